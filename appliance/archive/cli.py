@@ -1,0 +1,208 @@
+"""`invigil archive`: list, pull, verify, open, report. Thin: each command loads, calls, and says what it did.
+
+Results go to stdout, progress to stderr. Named errors leave through the main command line, which prints them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from appliance.archive.facts import report_facts
+from appliance.archive.observations import NOTICE, events_document
+from appliance.archive.opening import (
+    LOG_TRACK,
+    VIDEO_TRACK,
+    LoneKeys,
+    SessionKeys,
+    load_representative,
+    read_log,
+    track_segments,
+    write_lone_segment,
+    write_video,
+)
+from appliance.archive.output import new_file, require_free
+from appliance.archive.report import render_report
+from appliance.archive.session import LocalSession
+from appliance.archive.timecode import clock_text
+from appliance.archive.trust import Trust
+from appliance.archive.verify import bytes_to_read, check_files, require_unaltered, require_whole
+from appliance.clock import SystemClock
+from appliance.config import ArchiveConfig, load_config
+from appliance.errors import BadInput
+
+app = typer.Typer(no_args_is_help=True, help="The institution's own tool for its recordings.")
+
+Config = Annotated[Path, typer.Option("--config", help="archive.toml with the storage and the pinned keys")]
+Key = Annotated[Path, typer.Option("--key", help="the representative's key file")]
+PassphraseFile = Annotated[Path, typer.Option("--passphrase-file", help="file that holds the passphrase")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite what is there")]
+DEFAULT_CONFIG = Path("archive.toml")
+
+
+@app.command("list")
+def list_sessions(
+    config: Config = DEFAULT_CONFIG,
+    exam: Annotated[str | None, typer.Option(help="only this exam")] = None,
+) -> None:
+    """Sessions in the storage: complete, incomplete (still being sent) or keys erased."""
+    from appliance.archive.bucket import Bucket  # boto3 is an extra and takes half a second to load
+
+    settings = load_config(config, ArchiveConfig)
+    sessions = Bucket(settings.storage, settings.institution).sessions(exam)
+    if not sessions:
+        typer.echo("no sessions in the storage")
+    for session in sessions:
+        typer.echo(
+            f"{session.state:<11}  {session.exam}  {session.sid}  {len(session.objects):>4} files  "
+            f"{session.size_bytes / 1e6:>8.1f} MB  {session.changed}"
+        )
+
+
+@app.command("pull")
+def pull_session(
+    sid: Annotated[str, typer.Argument(help="session id, as invigil archive list shows it")],
+    out: Annotated[Path, typer.Option("--out", help="folder to put the session's folder in")],
+    config: Config = DEFAULT_CONFIG,
+    exam: Annotated[str | None, typer.Option(help="the session's exam, to look there only")] = None,
+) -> None:
+    """Bring one session from the storage; start it again to go on after an interruption."""
+    from appliance.archive.bucket import Bucket
+    from appliance.archive.pulling import pull
+
+    settings = load_config(config, ArchiveConfig)
+    trust = Trust.load(settings)
+    bucket = Bucket(settings.storage, settings.institution)
+    stored = bucket.find(sid, exam)
+    with _progress("pulling") as (on_total, on_bytes):
+        pulled = pull(bucket, trust, stored, out, on_total, on_bytes)
+    typer.echo(
+        f"{pulled.folder}: {pulled.fetched} files fetched, {pulled.kept} were there, all as the manifest says"
+    )
+    for name in pulled.unnamed:
+        typer.echo(f"left in the storage, not named in the manifest: {name}")
+
+
+@app.command("verify")
+def verify(
+    folder: Annotated[Path, typer.Argument(help="folder of one session")], config: Config = DEFAULT_CONFIG
+) -> None:
+    """Hold every file against the signed manifest; needs no key and no storage."""
+    session, _ = _verified(folder, config, say=True)
+    manifest = session.manifest
+    gaps = sum(1 for gap in manifest.gaps if not gap.unwitnessed)
+    state = "complete" if not gaps else f"{gaps} gap" + ("s" if gaps > 1 else "")
+    typer.echo(
+        f"session {manifest.sid} of exam {manifest.exam}, candidate {manifest.candidate_code}: nothing was altered; "
+        f"recording of {clock_text(session.end_90k)}, {state}"
+    )
+
+
+@app.command("open")
+def open_session(
+    session_dir: Annotated[Path, typer.Argument(help="folder of one session, or one .evf file")],
+    key: Key,
+    passphrase_file: PassphraseFile,
+    out: Annotated[Path, typer.Option("--out", help="MP4 file to write")],
+    events: Annotated[Path | None, typer.Option("--events", help="JSON file for the log")] = None,
+    force: Force = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Verify, then open with a representative's key: the film as MP4, the log as JSON."""
+    lone = session_dir.is_file()
+    for target in (out, events) if events else (out,):
+        require_free(target, None if lone else session_dir, force)
+    if lone:
+        _open_lone(session_dir, key, passphrase_file, out, events, config)
+        return
+    representative = load_representative(key, passphrase_file)
+    session, trust = _verified(session_dir, config, say=False)
+    keys = SessionKeys(session, representative, trust)
+    with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
+        on_total(sum(entry.size_bytes for entry in track_segments(session, VIDEO_TRACK)))
+        opened = write_video(session, keys, stream, on_bytes)
+    typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
+    for note in opened.notes:
+        typer.echo(f"note: {note}")
+    for gap in session.manifest.gaps:
+        if not gap.unwitnessed:
+            typer.echo(f"gap: {clock_text(gap.start_90k)}-{clock_text(gap.end_90k)} {gap.cause}")
+    if events is not None:
+        document = events_document(session.manifest, read_log(session, keys).reports())
+        with new_file(events) as stream:
+            stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+        typer.echo(f"{events}: {len(document['observations'])} observations. {NOTICE}")
+
+
+@app.command("report")
+def report(
+    session_dir: Annotated[Path, typer.Argument(help="folder of one session")],
+    key: Key,
+    passphrase_file: PassphraseFile,
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write")],
+    force: Force = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Verify, open the log, and write one self-contained page for a person."""
+    require_free(out, session_dir, force)
+    representative = load_representative(key, passphrase_file)
+    session, trust = _verified(session_dir, config, say=False)
+    log = read_log(session, SessionKeys(session, representative, trust))
+    page = render_report(report_facts(session, trust, log.reports(), SystemClock().wall()))
+    with new_file(out) as stream:
+        stream.write(page.encode())
+    typer.echo(
+        f"{out}: {len(log.reports())} observations in {len(track_segments(session, LOG_TRACK))} log segments"
+    )
+
+
+def _verified(folder: Path, config: Path, *, say: bool) -> tuple[LocalSession, Trust]:
+    trust = Trust.load(load_config(config, ArchiveConfig))
+    session = LocalSession.load(folder, trust)
+    with _progress("verifying") as (on_total, on_bytes):
+        on_total(bytes_to_read(session))
+        checks = check_files(session, on_bytes)
+    if say:
+        for check in checks:
+            typer.echo(check.line())
+        require_whole(checks)
+    require_unaltered(checks)
+    return session, trust
+
+
+def _open_lone(
+    segment: Path, key: Path, passphrase_file: Path, out: Path, events: Path | None, config: Path
+) -> None:
+    if events is not None:
+        raise BadInput("one segment alone has no log", "open the session's folder for --events")
+    trust = Trust.load(load_config(config, ArchiveConfig))
+    representative = load_representative(key, passphrase_file)
+    with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
+        on_total(segment.stat().st_size)
+        opened = write_lone_segment(segment, LoneKeys(segment, representative, trust), stream, on_bytes)
+    typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
+    for note in opened.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        "note: opened alone, not held against its session's manifest: it proves nothing about completeness"
+    )
+
+
+@contextmanager
+def _progress(words: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """(on_total, on_bytes) of a bar on stderr; silent where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(words, total=None)
+        yield (
+            lambda total: bar.update(task, total=max(total, 1)),
+            lambda count: bar.update(task, advance=count),
+        )

@@ -1,0 +1,125 @@
+"""The log track as people and machines read it: what was observed, when, by which rule, how sure (F072).
+
+Pure: takes the plaintext of EVENT records and gives values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from appliance.archive.timecode import RATE_HZ, seconds
+from appliance.errors import EvidenceBroken
+from appliance.evidence.manifest import Gap, Manifest
+from appliance.policy import Strict, first_problem
+from appliance.protocol import ObservationReport
+
+# F068, word for word on every report and export
+NOTICE = "An indication is not proof of anything. It says where a person may want to look."
+
+
+class LoggedObservation(Strict):
+    """Plaintext of one EVENT record on the track `log`; where it names its phase twice, both must agree."""
+
+    number: int
+    report: ObservationReport
+    phase: Literal["opened", "closed"] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose recording it is, as far as the manifest says: codes, never a name (F016)."""
+
+    sid: str
+    exam: str
+    candidate_code: str
+    policy_id: str
+    policy_version: int
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Subject:
+        """From a verified manifest."""
+        return cls(
+            sid=manifest.sid,
+            exam=manifest.exam,
+            candidate_code=manifest.candidate_code,
+            policy_id=manifest.policy_id,
+            policy_version=manifest.policy_version,
+        )
+
+
+class ObservationLog:
+    """Collects EVENT records in the order of the log; a closed observation is never reopened."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[int, ObservationReport] = {}
+
+    def add(self, plaintext: bytes) -> None:
+        """One authentic record; EvidenceBroken when it is not an observation as this version knows them."""
+        try:
+            entry = LoggedObservation.model_validate_json(plaintext)
+        except ValidationError as error:
+            raise EvidenceBroken(
+                f"log track holds a record that is no observation: {first_problem(error)}",
+                "it is authentic; a newer version of invigil may read it",
+            ) from error
+        if entry.phase is not None and entry.phase != entry.report.phase:
+            raise EvidenceBroken(
+                f"observation {entry.number} is both opened and closed", "report this as a bug"
+            )
+        known = self._by_number.get(entry.number)
+        if known is None or known.phase == "opened":
+            self._by_number[entry.number] = entry.report
+
+    def reports(self) -> list[ObservationReport]:
+        """In order of time."""
+        return sorted(self._by_number.values(), key=lambda report: (report.start_90k, report.kind))
+
+
+def end_90k(report: ObservationReport) -> int:
+    """Where it ended, or, for one still open when the log stops, where it was last seen."""
+    if report.end_90k is not None:
+        return report.end_90k
+    return report.start_90k + round(report.duration_s * RATE_HZ)
+
+
+def events_document(manifest: Manifest, reports: Sequence[ObservationReport]) -> dict[str, Any]:
+    """What `open --events` writes (F132); `end_s` is null for an observation that the log never closed.
+
+    `unwitnessed` is footage that exists, from a time when the room controller could not see it grow; `lost` are
+    records that the desk's disk lost afterwards.
+    """
+    subject, gaps = Subject.of(manifest), manifest.gaps
+    return {
+        "sid": subject.sid,
+        "exam": subject.exam,
+        "candidate_code": subject.candidate_code,
+        "policy": {"id": subject.policy_id, "version": subject.policy_version},
+        "observations": [_observation(report) for report in reports],
+        "gaps": [_gap(gap) for gap in gaps if not gap.unwitnessed],
+        "lost": [{"time_s": seconds(leaf.time_90k), "cause": leaf.cause} for leaf in manifest.lost],
+        "unwitnessed": [_gap(gap) for gap in gaps if gap.unwitnessed],
+        "notice": NOTICE,
+    }
+
+
+def _gap(gap: Gap) -> dict[str, Any]:
+    return {"start_s": seconds(gap.start_90k), "end_s": seconds(gap.end_90k), "cause": gap.cause}
+
+
+def _observation(report: ObservationReport) -> dict[str, Any]:
+    return {
+        "start_s": seconds(report.start_90k),
+        "end_s": None if report.end_90k is None else seconds(report.end_90k),
+        "duration_s": report.duration_s,
+        "kind": report.kind,
+        "words": report.words,
+        "level": report.level,
+        "rule": report.rule,
+        "measured": report.measured,
+        "uncertainty": report.uncertainty,
+        "technical": report.technical,
+    }

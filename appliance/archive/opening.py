@@ -1,0 +1,246 @@
+"""Opens a session with a representative's key: records streamed in order, one in memory at a time (F083).
+
+The plaintext goes only into the stream that the caller gives; what does not authenticate is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from appliance.archive.observations import ObservationLog
+from appliance.archive.session import LocalSession
+from appliance.archive.timecode import clock_text, span_text
+from appliance.archive.trust import Trust, read_file
+from appliance.errors import BadInput, BadPassphrase, EvidenceBroken, NotTrusted
+from appliance.evf.errors import BadPassphrase as KeyFileNotOpened
+from appliance.evf.errors import EvfError, NotARecipient
+from appliance.evf.format import Header, RecordKind
+from appliance.evf.keyfile import MAX_FILE_BYTES as MAX_KEY_FILE_BYTES
+from appliance.evf.keys import EpochKey, secret_at
+from appliance.evf.reader import Outcome, Record, SegmentReader
+from appliance.evf.recipients import RepresentativeKey
+from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
+from appliance.evf.wraps import open_wrap, read_wrap
+from appliance.evidence.manifest import LostLeaf, SegmentEntry
+
+VIDEO_TRACK = "video"
+LOG_TRACK = "log"
+MAX_PASSPHRASE_BYTES = 4096
+_REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
+
+
+class Keys(Protocol):
+    """Gives S(seg) for a segment's header."""
+
+    def secret_for(self, header: Header) -> bytes:
+        """EvidenceBroken or NotTrusted when there is no key for it."""
+        ...
+
+
+def load_representative(key_file: Path, passphrase_file: Path) -> RepresentativeKey:
+    """The key; BadInput for a file that cannot be used, BadPassphrase when the passphrase does not open it."""
+    data = read_file(key_file, MAX_KEY_FILE_BYTES)
+    try:
+        passphrase = read_file(passphrase_file, MAX_PASSPHRASE_BYTES).decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{passphrase_file} is not UTF-8 text", "it holds the passphrase in one line"
+        ) from error
+    try:
+        return RepresentativeKey.load(data, passphrase)
+    except KeyFileNotOpened as error:
+        raise BadPassphrase(f"passphrase does not open {key_file}", error.hint) from error
+    except EvfError as error:
+        raise BadInput(f"{key_file}: {error}", error.hint or "name the representative's key file") from error
+
+
+class SessionKeys:
+    """Every K(0) of a session that the representative can open, by epoch and class; made from verified wraps."""
+
+    def __init__(self, session: LocalSession, representative: RepresentativeKey, trust: Trust) -> None:
+        self._session = session
+        self._representative = representative
+        self._trust = trust
+        self._wraps: dict[tuple[int, str], str] = {}
+        self._opened: dict[tuple[int, str], EpochKey] = {}
+        for wrap in session.manifest.wraps:
+            context, _ = read_wrap(read_file(session.path(wrap.name), MAX_WRAP_BYTES), session.device_key)
+            if context.sid != session.manifest.sid:
+                raise EvidenceBroken(f"{wrap.name} is a key of session {context.sid}", _REPORT_BUG)
+            self._wraps[context.epoch, context.cls] = wrap.name
+
+    def secret_for(self, header: Header) -> bytes:
+        """See `Keys`."""
+        place = (header.epoch, header.cls)
+        if place not in self._opened:
+            name = self._wraps.get(place)
+            if name is None:
+                raise EvidenceBroken(
+                    f"no wrapped key for epoch {header.epoch}, class {header.cls}", _REPORT_BUG
+                )
+            evk = read_file(self._session.path(name), MAX_WRAP_BYTES)
+            self._opened[place] = unwrap(name, evk, self._representative, self._trust, self._session)
+        return secret_at(self._opened[place], header.track, header.seg)
+
+
+def unwrap(
+    name: str, evk: bytes, representative: RepresentativeKey, trust: Trust, session: LocalSession | None
+) -> EpochKey:
+    """K(0) of one .evk file; NotTrusted says whose it is. Without a session its signature is not checked."""
+    device_key = session.device_key if session else None
+    try:
+        return open_wrap(evk, representative, device_key)
+    except NotARecipient as error:
+        _, wraps = read_wrap(evk, device_key)
+        people = ", ".join(_person(kid, trust) for kid in wraps)
+        raise NotTrusted(
+            f"key {_person(representative.kid, trust)} is not among the recipients of this recording: {people}",
+            "open it with one of their keys, or ask one of them to open it for you",
+        ) from error
+    except EvfError as error:
+        raise EvidenceBroken(f"{name}: {error}", error.hint) from error
+
+
+@dataclass(frozen=True)
+class OpenedVideo:
+    """What was written; `notes` say in words where the recording stops short."""
+
+    fragments: int
+    end_90k: int
+    notes: tuple[str, ...]
+
+
+class Film:
+    """One init and all fragments in order; the fragments carry the session's time themselves."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._init: bytes | None = None
+        self.fragments = 0
+        self.last_90k = 0
+
+    def add(self, name: str, record: Record) -> None:
+        """One record; EvidenceBroken for an order or an init that one MP4 file cannot hold."""
+        if record.kind is RecordKind.INIT:
+            if self._init is None:
+                self._init = record.plaintext
+                self._out.write(record.plaintext)
+            elif record.plaintext != self._init:
+                raise EvidenceBroken(
+                    f"{name} begins with other picture settings than the first segment; one film cannot hold both",
+                    _REPORT_BUG,
+                )
+        elif record.kind is RecordKind.FRAGMENT:
+            if self._init is None:
+                raise EvidenceBroken(f"{name} has a fragment before any init", _REPORT_BUG)
+            self._out.write(record.plaintext)
+            self.fragments += 1
+            self.last_90k = record.time_90k
+        else:
+            raise EvidenceBroken(f"{name} holds a record that is no video", _REPORT_BUG)
+
+
+def write_video(
+    session: LocalSession, keys: Keys, out: BinaryIO, on_bytes: Callable[[int], None]
+) -> OpenedVideo:
+    """All segments of the video track as one fragmented MP4 into `out`."""
+    film = Film(out)
+    notes: list[str] = []
+    segments = track_segments(session, VIDEO_TRACK)
+    for entry in segments:
+        for record in _records(session, entry, keys):
+            film.add(entry.name, record)
+            on_bytes(record.length_bytes)
+        if entry.outcome == Outcome.OPEN_ENDED.value:
+            notes.append(open_ended_words(entry))
+    notes.extend(lost_words(leaf) for leaf in session.manifest.lost)
+    return OpenedVideo(film.fragments, max((entry.end_90k for entry in segments), default=0), tuple(notes))
+
+
+def read_log(session: LocalSession, keys: Keys) -> ObservationLog:
+    """The log track of all epochs."""
+    log = ObservationLog()
+    for entry in track_segments(session, LOG_TRACK):
+        for record in _records(session, entry, keys):
+            if record.kind is RecordKind.EVENT:
+                log.add(record.plaintext)
+    return log
+
+
+def track_segments(session: LocalSession, track: str) -> list[SegmentEntry]:
+    """One track's segments in order of time."""
+    entries = (entry for entry in session.manifest.segments if entry.track == track)
+    return sorted(entries, key=lambda entry: (entry.epoch, entry.seg))
+
+
+def open_ended_words(entry: SegmentEntry) -> str:
+    """What to know of a segment that the desk could not close."""
+    return (
+        f"{entry.name} ends without its end record: the desk stopped there; everything up to "
+        f"{clock_text(entry.end_90k)} is in the film"
+    )
+
+
+def lost_words(leaf: LostLeaf) -> str:
+    """What to know of a record that the desk lost after it had been witnessed."""
+    return f"a record of {leaf.name} at {clock_text(leaf.time_90k)} was lost on the desk: {leaf.cause}"
+
+
+def write_lone_segment(path: Path, keys: Keys, out: BinaryIO, on_bytes: Callable[[int], None]) -> OpenedVideo:
+    """One segment without its session; a cut tail is left out and said. Its records are authentic, no more."""
+    film = Film(out)
+    with path.open("rb") as stream:
+        reader = SegmentReader(stream, keys.secret_for)
+        for record in reader:
+            film.add(path.name, record)
+            on_bytes(record.length_bytes)
+    if reader.outcome is Outcome.CORRUPT or not film.fragments:
+        raise EvidenceBroken(
+            f"{path.name} is broken after {clock_text(film.last_90k)}: {reader.reason or 'it holds no fragment'}",
+            "nothing was written",
+        )
+    notes = []
+    if reader.outcome is Outcome.OPEN_ENDED:
+        notes.append(
+            f"{path.name} is cut: {reader.reason}; the last whole fragment begins at {clock_text(film.last_90k)}"
+        )
+    return OpenedVideo(film.fragments, film.last_90k, tuple(notes))
+
+
+class LoneKeys:
+    """The key of one segment file from the .evk beside it, or in ../wraps as `pull` lays it out."""
+
+    def __init__(self, segment: Path, representative: RepresentativeKey, trust: Trust) -> None:
+        self._segment = segment
+        self._representative = representative
+        self._trust = trust
+
+    def secret_for(self, header: Header) -> bytes:
+        """See `Keys`."""
+        name = f"{header.sid}.{header.epoch}.{header.cls}.evk"
+        places = (self._segment.parent / name, self._segment.parent.parent / "wraps" / name)
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise BadInput(f"no {name} beside {self._segment}", "put the wrapped key into the same folder")
+        key = unwrap(name, read_file(path, MAX_WRAP_BYTES), self._representative, self._trust, None)
+        return secret_at(key, header.track, header.seg)
+
+
+def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable[Record]:
+    with session.path(entry.name).open("rb") as stream:
+        reader = SegmentReader(stream, keys.secret_for)
+        yield from reader
+    if reader.outcome.value != entry.outcome or reader.records != entry.records:
+        raise EvidenceBroken(
+            f"{entry.name} ({span_text(entry.start_90k, entry.end_90k)} of the session): "
+            f"{reader.reason or 'it ends otherwise than its manifest says'}",
+            _REPORT_BUG,
+        )
+
+
+def _person(kid: str, trust: Trust) -> str:
+    name = trust.recipients.get(kid)
+    return f"{name} ({kid[:8]})" if name else kid

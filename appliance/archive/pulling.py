@@ -1,0 +1,196 @@
+"""Brings one session from the storage into a folder; every byte is held against the verified manifest.
+
+Files come under a temporary name and are renamed once size and SHA-256 are right; manifest.json comes last, so
+that a folder that has one is whole. Started again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.archive.bucket import PARALLEL, Bucket, StoredSession
+from appliance.archive.output import write_failure
+from appliance.archive.session import (
+    SEGMENTS,
+    WHOLE_SESSION,
+    WRAPS,
+    place,
+    trusted_approval,
+    trusted_manifest,
+)
+from appliance.archive.timecode import span_text
+from appliance.archive.trust import Trust
+from appliance.errors import EvidenceBroken, NoSpace, Refused
+from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Manifest
+from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, MAX_MESSAGE_BYTES
+
+SPARE_BYTES = 64 << 20  # left free on the institution's disk
+_PART = ".part"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One object of the manifest and what it must be."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    span: str
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Where the session is; `kept` files were there already, `unnamed` objects were left in the storage."""
+
+    folder: Path
+    fetched: int
+    kept: int
+    unnamed: tuple[str, ...]
+
+
+def pull(
+    bucket: Bucket,
+    trust: Trust,
+    stored: StoredSession,
+    out: Path,
+    on_total: Callable[[int], None],
+    on_bytes: Callable[[int], None],
+) -> Pulled:
+    """Fetch into `out`/<sid>. The good files are kept when an object is bad, which EvidenceBroken names.
+
+    Raises StorageUnreachable, NoSpace, StoreFailed, EvidenceBroken, and Refused while the upload is not complete.
+    """
+    if MANIFEST_NAME not in stored.objects:
+        raise Refused(
+            f"session {stored.sid} is incomplete: the storage has no {MANIFEST_NAME} of it yet",
+            "the upload has not ended; try again later or ask the test centre",
+        )
+    manifest_bytes = bucket.read(stored.exam, stored.sid, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    manifest = trusted_manifest(manifest_bytes, trust)
+    if (manifest.exam, manifest.sid) != (stored.exam, stored.sid):
+        raise EvidenceBroken(
+            f"{MANIFEST_NAME} belongs to session {manifest.sid} of exam {manifest.exam} ({WHOLE_SESSION})",
+            "somebody moved objects in the storage",
+        )
+    approval_bytes = bucket.read(stored.exam, stored.sid, APPROVAL_NAME, MAX_MESSAGE_BYTES)
+    trusted_approval(approval_bytes, manifest_bytes, manifest, trust)
+
+    folder = out / stored.sid
+    _prepare(folder)
+    wanted = _wanted(manifest)
+    missing = [one for one in wanted if not _is_there(place(folder, one.name), one)]
+    needed = sum(one.size_bytes for one in missing)
+    on_total(needed)
+    _require_space(folder, needed)
+    _fetch_all(bucket, stored, folder, missing, on_bytes)
+    _write_small(place(folder, APPROVAL_NAME), approval_bytes)
+    _write_small(place(folder, MANIFEST_NAME), manifest_bytes)
+    named = {one.name for one in wanted} | {MANIFEST_NAME, APPROVAL_NAME}
+    return Pulled(
+        folder=folder,
+        fetched=len(missing),
+        kept=len(wanted) - len(missing),
+        unnamed=tuple(sorted(set(stored.objects) - named)),
+    )
+
+
+def _wanted(manifest: Manifest) -> list[Wanted]:
+    end = max((segment.end_90k for segment in manifest.segments), default=0)
+    return [
+        *(Wanted(wrap.name, wrap.size_bytes, wrap.sha256, span_text(0, end)) for wrap in manifest.wraps),
+        *(
+            Wanted(entry.name, entry.size_bytes, entry.sha256, span_text(entry.start_90k, entry.end_90k))
+            for entry in manifest.segments
+        ),
+    ]
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        for name in (SEGMENTS, WRAPS):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for leftover in folder.rglob(f".*{_PART}"):
+            leftover.unlink()
+    except OSError as error:
+        raise write_failure(folder, error) from error
+
+
+def _is_there(path: Path, wanted: Wanted) -> bool:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size != wanted.size_bytes:
+                return False
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return False
+    return digest.hexdigest() == wanted.sha256
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed + SPARE_BYTES > free:
+        raise NoSpace(
+            f"{folder} has {free / 1e6:.0f} MB free, {(needed + SPARE_BYTES) / 1e6:.0f} MB are needed",
+            "make room or name another folder with --out",
+        )
+
+
+def _fetch_all(
+    bucket: Bucket,
+    stored: StoredSession,
+    folder: Path,
+    missing: list[Wanted],
+    on_bytes: Callable[[int], None],
+) -> None:
+    broken: dict[str, EvidenceBroken] = {}
+    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="pull") as pool:
+        jobs = {pool.submit(_fetch, bucket, stored, folder, one, on_bytes): one for one in missing}
+        try:
+            for job in as_completed(jobs):
+                try:
+                    job.result()
+                except EvidenceBroken as error:
+                    broken[jobs[job].name] = error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if broken:
+        first = next(one for one in missing if one.name in broken)
+        cause = broken[first.name]
+        more = f"; {len(broken) - 1} more objects are broken" if len(broken) > 1 else ""
+        raise EvidenceBroken(f"{first.name} ({first.span} of the session): {cause}{more}", cause.hint)
+
+
+def _fetch(
+    bucket: Bucket, stored: StoredSession, folder: Path, wanted: Wanted, on_bytes: Callable[[int], None]
+) -> None:
+    target = place(folder, wanted.name)
+    part = target.with_name(f".{wanted.name}{_PART}")
+    sha256 = bucket.save(stored.exam, stored.sid, wanted.name, part, wanted.size_bytes, on_bytes)
+    if sha256 != wanted.sha256 or part.stat().st_size != wanted.size_bytes:
+        part.unlink()
+        raise EvidenceBroken(
+            "the storage's copy is not what the manifest says",
+            "the object was replaced or damaged after the upload; ask the storage's operator for its versions",
+        )
+    part.replace(target)
+
+
+def _write_small(target: Path, data: bytes) -> None:
+    part = target.with_name(f".{target.name}{_PART}")
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            os.fsync(stream.fileno())
+        part.replace(target)
+    except OSError as error:
+        raise write_failure(target, error) from error

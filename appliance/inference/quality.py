@@ -1,0 +1,72 @@
+"""Whether a picture can be judged at all: too dark, washed out, out of focus, or the lens covered.
+
+Pure. Anything but "good" makes a frame unassessable; only "covered" and "blur" become technical
+observations. All thresholds were measured on the 47 photos, 36 renders and 5 clips named in
+docs/observations.md, as they are and with gain, exposure, blur and a covered lens imitated; the script there
+repeats it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Everything is measured on a grey picture this wide (its longer side), which also averages sensor noise away.
+MEASURED_SIDE_PX = 320
+# Nine tenths of the pixels are below this (0..255): at least 92 round a face and 108 in a whole picture in
+# normal light, at most 52 at a fifth of it.
+DARK_BELOW = 55
+# A cap leaves one flat black; the darkest usable room (a twentieth of the light) keeps differences between
+# 16-pixel blocks of at least 1.5 levels.
+CAPPED_BLOCK_SPREAD = 1.0
+# Share of pixels at 250 or more: at most 0.14 in normal light.
+GLARE_SHARE = 0.3
+GLARE_LEVEL = 250
+# 99.9th percentile of the second derivative (4-neighbour Laplacian): at least 59 when focused, at most 15 at
+# a blur of 1 % of the picture's width; sensor noise alone reaches about 22.
+BLUR_BELOW = 30
+# A hand or sheet before the lens leaves soft light and no contrast; the flattest focused picture has 29.
+COVERED_SPREAD = 20.0
+
+
+def assess(frame_bgr: NDArray[np.uint8], face: tuple[float, float, float, float] | None = None) -> str:
+    """`"good"`, `"dark"`, `"glare"`, `"blur"` or `"covered"` for an H x W x 3 picture.
+
+    `face` (left, top, right, bottom in pixels) restricts light to the face where there is one: a bright
+    window behind a well lit face, or a dark hall round it, does not matter.
+    """
+    scale = min(1.0, MEASURED_SIDE_PX / max(frame_bgr.shape[:2]))
+    small = cv2.resize(frame_bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    lit = _inside(grey, face, scale)
+    cumulative = np.cumsum(np.bincount(lit.reshape(-1), minlength=256)) / lit.size
+    if int(np.searchsorted(cumulative, 0.9)) < DARK_BELOW:
+        return "covered" if face is None and _block_spread(grey) < CAPPED_BLOCK_SPREAD else "dark"
+    if 1.0 - float(cumulative[GLARE_LEVEL - 1]) > GLARE_SHARE:
+        return "glare"
+    if sharpness(grey) < BLUR_BELOW:
+        return "covered" if face is None and float(grey.std()) < COVERED_SPREAD else "blur"
+    return "good"
+
+
+def sharpness(grey: NDArray[np.uint8]) -> float:
+    """99.9th percentile of the Laplacian's size: one sharp edge anywhere shows that the lens is in focus."""
+    edges = cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S))
+    cumulative = np.cumsum(np.bincount(edges.reshape(-1), minlength=256))
+    return float(np.searchsorted(cumulative, 0.999 * edges.size))
+
+
+def _inside(
+    grey: NDArray[np.uint8], face: tuple[float, float, float, float] | None, scale: float
+) -> NDArray[np.uint8]:
+    if face is None:
+        return grey
+    left, top, right, bottom = (max(0, round(edge * scale)) for edge in face)
+    inside = grey[top:bottom, left:right]
+    return inside if inside.size else grey
+
+
+def _block_spread(grey: NDArray[np.uint8]) -> float:
+    blocks = cv2.resize(grey, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
+    return float(blocks.astype(np.float32).std())

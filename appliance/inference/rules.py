@@ -1,0 +1,108 @@
+"""What may be observed, in words for people, and the numbers by which it is: pure data.
+
+A rule never speaks of intent. An exam's signed policy may switch rules off or give others of the same kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from appliance.policy import Level
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A physical fact in `words`.
+
+    A `technical` one is about the camera and never changes a desk's level (F050).
+    """
+
+    words: str
+    technical: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "nobody_at_desk": Kind("nobody seen at the desk"),
+    "several_people": Kind("more than one person in view"),
+    "head_turned_away": Kind("head turned to the side"),
+    "gaze_outside_work_area": Kind("looking outside the work area"),
+    "camera_covered": Kind("camera covered", technical=True),
+    "camera_blurred": Kind("camera out of focus", technical=True),
+}
+# Angles are judged against the candidate's own baseline; the others are yes or no.
+ANGLE_KINDS = ("head_turned_away", "gaze_outside_work_area")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a kind opens and closes.
+
+    `enter` and `leave` are a pair (hysteresis): degrees for angles, 0..1 for the smoothed yes or no.
+    `up_enter` is the upward angle in degrees that counts like `enter` (angles only; None where only the side
+    counts). `dwell_s` is how long it must last before it opens, `rest_s` how long it must be over before it
+    closes, `smooth_s` the time constant of the first-order smoothing. `level` is None for technical kinds.
+    """
+
+    kind: str
+    enter: float
+    leave: float
+    dwell_s: float
+    rest_s: float
+    smooth_s: float
+    level: Level | None
+    up_enter: float | None = None
+
+    def words(self) -> str:
+        """The rule as a sentence for the observation's card."""
+        what = KINDS[self.kind].words
+        if self.kind not in ANGLE_KINDS:
+            return f"{what} for at least {self.dwell_s:g} s"
+        upward = f" or {self.up_enter:g} degrees up" if self.up_enter is not None else ""
+        return (
+            f"{what}: more than {self.enter:g} degrees to the side{upward} of the usual direction "
+            f"for at least {self.dwell_s:g} s; looking down never counts"
+        )
+
+
+# 0.63 / 0.37: a yes that lasts one time constant, and its mirror (openpilot's attention policy uses the same
+# pair).
+_YES, _NO = 0.63, 0.37
+
+DEFAULT_RULES: tuple[Rule, ...] = (
+    # Bending for a fallen pen or a sneeze takes a few seconds; somebody who left is away for longer than ten.
+    Rule("nobody_at_desk", _YES, _NO, dwell_s=10.0, rest_s=2.0, smooth_s=1.0, level="red"),
+    # A neighbour or proctor who walks past is in view for one to three seconds.
+    Rule("several_people", _YES, _NO, dwell_s=4.0, rest_s=2.0, smooth_s=1.0, level="red"),
+    # A screen and a sheet beside it lie within 30 degrees; past 40 the head points at neither.
+    Rule("head_turned_away", 40.0, 30.0, dwell_s=4.0, rest_s=1.0, smooth_s=0.4, level="yellow"),
+    # A 27 inch screen at 60 cm spans +-26 degrees; 8 degrees of mean error (docs/observations.md) are between
+    # `leave` and `enter`. Up: the screen's upper edge is at most 20 above a camera on its lower one.
+    Rule(
+        "gaze_outside_work_area",
+        32.0,
+        24.0,
+        dwell_s=4.0,
+        rest_s=1.0,
+        smooth_s=0.4,
+        level="yellow",
+        up_enter=30.0,
+    ),
+    # A hand passing the lens, or focus being found, is over sooner.
+    Rule("camera_covered", _YES, _NO, dwell_s=3.0, rest_s=1.0, smooth_s=0.5, level=None),
+    Rule("camera_blurred", _YES, _NO, dwell_s=10.0, rest_s=2.0, smooth_s=1.0, level=None),
+)
+
+
+def enabled(
+    rules: Sequence[Rule] = DEFAULT_RULES, *, face: bool = True, head: bool = True, gaze: bool = True
+) -> tuple[Rule, ...]:
+    """Rules that remain when a switch is off: people, head and gaze are separate switches (F042, F046)."""
+    off = set()
+    if not face:
+        off |= {"nobody_at_desk", "several_people"}
+    if not head:
+        off.add("head_turned_away")
+    if not gaze:
+        off.add("gaze_outside_work_area")
+    return tuple(rule for rule in rules if rule.kind not in off)

@@ -1,0 +1,111 @@
+"""From frames to signals: the detector about twice a second and when a face is lost, points and eyes on
+every frame.
+
+One per candidate and session; runs in the inference process and is handed frames, so it owns no device.
+Everything it remembers between frames (points, boxes) is in memory only and gone with it (F038, F039).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.inference import gaze, head_pose, quality
+from appliance.inference.face import Face, count_faces, find_faces
+from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
+from appliance.inference.models import Models
+from appliance.inference.signals import Signals
+
+# Below this the landmark network says that its square holds no face (MediaPipe's own threshold).
+PRESENCE_THRESHOLD = 0.5
+# The detector loses profiles that the points still follow; past this many misses in a row (2 s at the usual
+# interval) the points are more likely stuck on something else.
+MISSES_BELIEVED = 4
+# Beyond this head yaw the far eye is hidden, and reading the near one alone gave errors above 20 degrees.
+EYES_READABLE_YAW_DEG = 50.0
+
+
+class Tracker:
+    """Reads one person's desk; `models.iris` None means that gaze is off (F042)."""
+
+    def __init__(self, models: Models, detector_interval_s: float = 0.5) -> None:
+        self._models = models
+        self._interval_ns = round(detector_interval_s * 1e9)
+        self._points: NDArray[np.float32] | None = None
+        self._counted = 0
+        self._misses = 0
+        self._quality = "good"
+        self._detected_ns: int | None = None
+
+    def process(self, frame_bgr: NDArray[np.uint8], taken_mono_ns: int) -> Signals:
+        """Signals of an H x W x 3 BGR frame taken at `taken_mono_ns`."""
+        points = self._follow(frame_bgr)
+        lost = self._points is not None and points is None
+        self._points = points
+        if lost or self._is_due(taken_mono_ns):
+            self._detect(frame_bgr, taken_mono_ns)
+        return self._read(frame_bgr, taken_mono_ns)
+
+    def _is_due(self, now_ns: int) -> bool:
+        # A clock that went back means another recording: look again at once.
+        return self._detected_ns is None or not 0 <= now_ns - self._detected_ns < self._interval_ns
+
+    def _follow(self, frame_bgr: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        if self._points is None:
+            return None
+        found = find_landmarks(self._models.landmarks, frame_bgr, region_of_points(self._points))
+        return found.points if found.presence >= PRESENCE_THRESHOLD else None
+
+    def _detect(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> None:
+        self._detected_ns = now_ns
+        faces = find_faces(self._models.detector, frame_bgr)
+        self._counted = count_faces(faces)
+        self._misses = 0 if faces else self._misses + 1
+        if self._points is not None and self._misses >= MISSES_BELIEVED:
+            self._points = None
+        if faces and (self._points is None or not any(_holds(face, self._points) for face in faces)):
+            network = self._models.landmarks
+            rough = find_landmarks(network, frame_bgr, region_of_face(faces[0]))
+            # The detector's box sits badly on a turned head; the points' own square decides.
+            found = find_landmarks(network, frame_bgr, region_of_points(rough.points))
+            self._points = found.points if found.presence >= PRESENCE_THRESHOLD else None
+        self._quality = quality.assess(frame_bgr, _box(faces, self._points))
+
+    def _read(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> Signals:
+        readable = self._quality == "good"
+        if self._points is None:
+            # A face that the points do not fit is there but turned, cut or covered: neither way.
+            return Signals(now_ns, self._counted, readable and self._counted == 0, self._quality)
+        faces = max(1, self._counted)
+        height, width = frame_bgr.shape[:2]
+        head = head_pose.estimate(self._points, width, height)
+        if head is None:
+            return Signals(now_ns, faces, False, self._quality)
+        eyes = None
+        if self._models.iris is not None and abs(head.yaw_deg) <= EYES_READABLE_YAW_DEG:
+            eyes = gaze.read_eyes(self._models.iris, frame_bgr, self._points)
+        look = gaze.estimate(eyes, head) if eyes is not None else None
+        return Signals(
+            now_ns,
+            faces,
+            readable,
+            self._quality,
+            head.yaw_deg,
+            head.pitch_deg,
+            head.roll_deg,
+            look.yaw_deg if look else None,
+            look.pitch_deg if look else None,
+            look.uncertainty_deg if look else None,
+        )
+
+
+def _holds(face: Face, points: NDArray[np.float32]) -> bool:
+    x, y = points[:, :2].mean(axis=0)
+    return bool(face.left <= x <= face.right and face.top <= y <= face.bottom)
+
+
+def _box(faces: list[Face], points: NDArray[np.float32] | None) -> tuple[float, float, float, float] | None:
+    if points is not None:
+        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    return (faces[0].left, faces[0].top, faces[0].right, faces[0].bottom) if faces else None

@@ -1,0 +1,151 @@
+"""The institution's signed exam policy: what may be recorded, looked for, kept and where it may go.
+
+Everything is off unless the policy turns it on (F005). The document is signed by the institution's root key; room and
+node verify it alike (F003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from appliance.errors import BadInput, NotTrusted, StorageNotAllowed
+from appliance.evf.errors import EvfError
+from appliance.evf.signed import sign_document, verify_document
+
+PURPOSE = "exam-policy"
+Level = Literal["green", "yellow", "red"]
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+DEFAULT_LEVELS: dict[str, Level] = {
+    "nobody_at_desk": "red",
+    "several_people": "red",
+    "head_turned_away": "yellow",
+    "gaze_outside_work_area": "yellow",
+}
+
+
+class Strict(BaseModel):
+    """Base of everything read from outside: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(Strict):
+    """One place in the EU that the institution allows its recordings to go to (F119-F121)."""
+
+    endpoint: str = Field(pattern=r"^https?://[^/\s]+$")
+    region: str
+    bucket: str
+
+
+class Video(Strict):
+    """Picture settings of the recording."""
+
+    width_px: int = Field(default=1280, ge=160, le=3840)
+    height_px: int = Field(default=720, ge=120, le=2160)
+    frame_rate_hz: int = Field(default=15, ge=1, le=60)
+    bitrate_bps: int = Field(default=1_200_000, ge=50_000, le=20_000_000)
+
+
+class ExamPolicy(Strict):
+    """One exam's processing policy; immutable, a change is a new version for later exams (F110)."""
+
+    id: Code
+    version: int = Field(ge=1)
+    institution: Code
+    exam: Code
+    exam_title: str = Field(max_length=120)
+    authority: str = Field(description="the board that set the rules (F152)", max_length=200)
+    legal_basis: Literal["public_task", "legal_obligation", "legitimate_interest"]
+    dpa_ref: str = Field(min_length=1, max_length=200)
+    exam_date: date
+    duration_s: int = Field(ge=10, le=24 * 3600)
+    retain_until: date | None = None
+    record_video: bool = False
+    face: bool = False
+    gaze: bool = False
+    preview: bool = False
+    video: Video = Video()
+    levels: dict[str, Level] = DEFAULT_LEVELS
+    storage: tuple[Storage, ...] = ()
+    purge_after_h: int = Field(default=24, ge=0)
+
+    @model_validator(mode="after")
+    def _gaze_needs_face(self) -> ExamPolicy:
+        if self.gaze and not self.face:
+            raise ValueError("gaze needs face to be on")
+        return self
+
+    @property
+    def retention_end(self) -> date:
+        """The day from which the recording may no longer exist; six months after the exam unless stated (F107)."""
+        return self.retain_until or six_months_after(self.exam_date)
+
+    def require_storage(self, endpoint: str, region: str, bucket: str) -> None:
+        """Refuse any storage that the policy does not list, before a byte is sent (F119)."""
+        if not any((s.endpoint, s.region, s.bucket) == (endpoint, region, bucket) for s in self.storage):
+            raise StorageNotAllowed(
+                f"storage {endpoint} ({region}, bucket {bucket}) is not on the EU list of policy"
+                f" {self.id} v{self.version}",
+                "ask the institution for a policy that lists it, or correct [storage] in room.toml",
+            )
+
+    def require_upload_url(self, url: str) -> None:
+        """Refuse a grant whose address is not at one of the listed endpoints (checked on the node)."""
+        parts = urlsplit(url)
+        if f"{parts.scheme}://{parts.netloc}" not in {s.endpoint for s in self.storage}:
+            raise StorageNotAllowed(
+                f"upload address {parts.scheme}://{parts.netloc} is not on the EU list of policy"
+                f" {self.id} v{self.version}",
+                "the room controller offered storage that the institution did not allow; nothing was sent",
+            )
+
+
+def six_months_after(day: date) -> date:
+    """Calendar-correct: 31 August gives the last day of February."""
+    year, month0 = divmod(day.year * 12 + day.month - 1 + 6, 12)
+    for last in (day.day, 30, 29, 28):
+        try:
+            return date(year, month0 + 1, last)
+        except ValueError:
+            continue
+    raise AssertionError("every month has 28 days")
+
+
+def parse_policy(body: Mapping[str, Any]) -> ExamPolicy:
+    """Validate a policy body (from TOML or a signed document)."""
+    try:
+        return ExamPolicy.model_validate(body)
+    except ValidationError as error:
+        raise BadInput(
+            f"policy: {first_problem(error)}", "see docs/operations.md for the keys of a policy"
+        ) from error
+
+
+def sign_policy(policy: ExamPolicy, root_key: Ed25519PrivateKey) -> dict[str, Any]:
+    """The signed document that room and nodes accept."""
+    return sign_document(PURPOSE, policy.model_dump(mode="json"), root_key)
+
+
+def verify_policy(document: Mapping[str, Any], root_public_key: Ed25519PublicKey) -> ExamPolicy:
+    """The policy inside a document, if the institution's root key signed it; raises NotTrusted."""
+    try:
+        body = verify_document(PURPOSE, document, root_public_key)
+    except EvfError as error:
+        raise NotTrusted(f"policy: {error}", "use a policy signed with the institution's root key") from error
+    return parse_policy(body)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of pydantic's complaints as one line a person can act on."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "document"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}"
+    return f"{where}: {first['msg'].lower()}"

@@ -1,0 +1,363 @@
+"""The MQTT wire schema between desk nodes and the room controller: topics and messages.
+
+Everything that enters is validated here, unknown keys refused. What tells a node to do something is a signed document
+(`appliance.evf.signed`); what a node reports is trusted only as far as its checkpoints prove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import Field, TypeAdapter, ValidationError
+
+from appliance.errors import BadInput, NotTrusted
+from appliance.evf.canonical import canonical
+from appliance.evf.errors import EvfError
+from appliance.evf.signed import sign_document, verify_document
+from appliance.policy import Code, Level, Strict, first_problem
+
+VERSION = 1
+MAX_MESSAGE_BYTES = 1 << 20
+
+Sid = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+ObjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class FromNode(StrEnum):
+    """Last topic level of what a node publishes under `invigil/1/<room>/<desk>/`."""
+
+    PRESENCE = "presence"  # retained, QoS 1, also the will
+    STATUS = "status"  # retained, QoS 1, once a second and on change
+    REPLY = "reply"  # QoS 1, one for each command
+    CHECKPOINT = "checkpoint"  # QoS 1
+    OBSERVATION = "observation"  # QoS 1, not retained
+    MANIFEST = "manifest"  # QoS 1
+    GRANT_REQUEST = "grant-request"  # QoS 1
+    PREVIEW = "preview"  # QoS 0, raw JPEG, never retained, only under a watch lease
+
+
+class ToNode(StrEnum):
+    """Last topic level of what the controller publishes to one node."""
+
+    COMMAND = "command"  # QoS 1, signed
+    WITNESS = "witness"  # QoS 1, answers a checkpoint
+    GRANTS = "grants"  # QoS 1, signed
+    WATCH = "watch"  # QoS 0, a lease of a few seconds
+
+
+def desk_topic(room: str, desk: str, leaf: FromNode | ToNode) -> str:
+    """Topic of one desk's messages; `desk` is the common name in the node's certificate, which the ACL checks."""
+    return f"invigil/{VERSION}/{room}/{desk}/{leaf.value}"
+
+
+def clock_topic(room: str) -> str:
+    """Where the controller says its time every 2 s (QoS 0)."""
+    return f"invigil/{VERSION}/{room}/clock"
+
+
+def object_key(institution: str, exam: str, sid: str, name: str) -> str:
+    """Where a session's file lies in the bucket; wraps (.evk) stand apart so that erasing them is one prefix."""
+    top = "wraps" if name.endswith(".evk") else "sessions"
+    return f"{top}/{institution}/{exam}/{sid}/{name}"
+
+
+MANIFEST_NAME = "manifest.json"
+APPROVAL_NAME = "approval.json"
+
+# --- node -> controller ---------------------------------------------------------------------------------------------
+
+
+class Presence(Strict):
+    """One connection of one boot; a late `lost` of an older connection is ignored."""
+
+    desk: Code
+    boot_id: str
+    connection: int
+    state: Literal["online", "lost", "stopped"]
+    software: str = ""
+
+
+class GapReport(Strict):
+    """A span without footage, in the session's 90 kHz time, with its cause in words."""
+
+    start_90k: int
+    end_90k: int
+    cause: str
+
+
+class SessionPhase(StrEnum):
+    """What the node itself knows of a session."""
+
+    RECORDING = "recording"
+    ENDED = "ended"  # closed on disk, certificate pending
+    CERTIFIED = "certified"  # manifest signed and sent, waits for approval
+    RELEASED = "released"
+    SYNCING = "syncing"
+    SYNCED = "synced"
+    HELD = "held"
+
+
+class SessionReport(Strict):
+    """Facts from the node's durable index."""
+
+    sid: Sid
+    phase: SessionPhase
+    epoch: int
+    fragments: int
+    durable_bytes: int
+    duration_90k: int
+    leaves: int
+    witnessed: int = Field(description="leaves that the controller has cosigned")
+    gaps: tuple[GapReport, ...] = ()
+    manifest_sha256: Sha256 | None = None
+    objects_total: int = 0
+    objects_there: int = 0
+
+
+class Preflight(Strict):
+    """Whether an exam can start here, and if not, why in words."""
+
+    ready: bool
+    problems: tuple[str, ...] = ()
+
+
+class Status(Strict):
+    """A desk's durable facts, once a second. No name, nothing seen."""
+
+    desk: Code
+    boot_id: str
+    connection: int
+    at: Utc
+    preflight: Preflight
+    camera_open: bool
+    light_on: bool
+    recording_age_s: float | None = Field(
+        description="seconds since the newest durable fragment; None when idle"
+    )
+    inference_rate_hz: float | None = Field(description="None when no model runs")
+    free_bytes: int
+    clock_offset_s: float | None
+    clock_synced: bool
+    faults: tuple[str, ...] = ()
+    sessions: tuple[SessionReport, ...] = ()
+
+
+class Reply(Strict):
+    """What became of a command."""
+
+    serial: int
+    accepted: bool
+    reason: str = ""
+
+
+class CheckpointMessage(Strict):
+    """New leaves and the signed note that covers them."""
+
+    sid: Sid
+    first_index: int = Field(ge=0)
+    leaves: tuple[str, ...] = Field(description="base64 of 32 bytes each", max_length=4096)
+    note: str = Field(max_length=4096)
+
+
+class ObservationReport(Strict):
+    """A physical fact with a span, for a human to look at; never a decision."""
+
+    kind: Code
+    words: str = Field(max_length=200)
+    phase: Literal["opened", "closed"]
+    start_90k: int
+    end_90k: int | None
+    duration_s: float
+    level: Level | None
+    technical: bool = False
+    rule: str = Field(max_length=400)
+    measured: dict[str, float | int | str | None]
+    uncertainty: str = Field(default="", max_length=200)
+
+
+class ObservationMessage(Strict):
+    """An observation, once it is durable in the log track."""
+
+    sid: Sid
+    number: int = Field(description="counts up in one session, so that a resend is seen once")
+    observation: ObservationReport
+
+
+class ManifestMessage(Strict):
+    """The signed manifest, whole."""
+
+    sid: Sid
+    manifest: str
+
+
+class ObjectFacts(Strict):
+    """One file to upload."""
+
+    name: ObjectName
+    size_bytes: int = Field(ge=0)
+    md5: str = Field(description="base64, as Content-MD5 wants it", max_length=24)
+    sha256: Sha256
+
+
+class GrantRequest(Strict):
+    """All files of a released session. The node asks again after each round until it is told that all are there."""
+
+    sid: Sid
+    objects: tuple[ObjectFacts, ...] = Field(max_length=2048)
+
+
+# --- controller -> node ---------------------------------------------------------------------------------------------
+
+
+class StartSession(Strict):
+    """Arm and record. The policy inside is the institution's own signed document."""
+
+    kind: Literal["start"] = "start"
+    sid: Sid
+    candidate_code: Code
+    policy: dict[str, Any]
+
+
+class EndSession(Strict):
+    """Stop recording and close the session."""
+
+    kind: Literal["end"] = "end"
+    sid: Sid
+    reason: str = Field(default="", max_length=200)
+
+
+class Release(Strict):
+    """The proctor's approval: exactly this manifest may leave the room."""
+
+    kind: Literal["release"] = "release"
+    sid: Sid
+    manifest_sha256: Sha256
+    approved_by: str = Field(max_length=64)
+    approved_at: Utc
+
+
+class Hold(Strict):
+    """The session stays on the node until somebody decides otherwise."""
+
+    kind: Literal["hold"] = "hold"
+    sid: Sid
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class ConfirmSynced(Strict):
+    """The controller has read back every object's size and digest from the storage."""
+
+    kind: Literal["synced"] = "synced"
+    sid: Sid
+    manifest_sha256: Sha256
+    objects: int
+
+
+Order = Annotated[StartSession | EndSession | Release | Hold | ConfirmSynced, Field(discriminator="kind")]
+
+
+class Command(Strict):
+    """Body of a signed command; `serial` only ever grows for one desk."""
+
+    room: Code
+    desk: Code
+    serial: int = Field(ge=1)
+    issued: Utc
+    order: Order
+
+
+class Grant(Strict):
+    """One presigned PUT: this object, these bytes, these headers, until then."""
+
+    name: ObjectName
+    url: str
+    headers: dict[str, str]
+
+
+class Grants(Strict):
+    """Answer to a GrantRequest, signed: what is there already, what may be sent, what was refused and why."""
+
+    room: Code
+    desk: Code
+    sid: Sid
+    issued: Utc
+    present: tuple[ObjectName, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    refused: dict[str, str] = Field(default_factory=dict)
+
+
+class WitnessMessage(Strict):
+    """Answer to a checkpoint: cosigned up to `size`, or send again from `size`, or refused for good."""
+
+    sid: Sid
+    size: int
+    cosignature: str | None = None
+    refused: str | None = None
+
+
+class Watch(Strict):
+    """Somebody looks: send previews until the lease ends. Renewed every second or two while a page is open."""
+
+    mode: Literal["still", "live"]
+    lease_s: float = Field(gt=0, le=10)
+
+
+class ClockMessage(Strict):
+    """The controller's time."""
+
+    at: Utc
+
+
+COMMAND_PURPOSE = "command"
+GRANTS_PURPOSE = "grants"
+AnyMessage = TypeVar("AnyMessage", bound=Strict)
+
+
+def encode(message: Strict) -> bytes:
+    """Message -> payload (compact JSON)."""
+    return message.model_dump_json().encode()
+
+
+def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage:
+    """Payload -> message; raises BadInput for anything that is not exactly of this kind."""
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise BadInput(f"{kind.__name__}: message of {len(payload)} bytes is over the limit", "")
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        raise BadInput(
+            f"{kind.__name__}: {first_problem(error)}", "the sender speaks another version"
+        ) from error
+
+
+def sign_message(purpose: str, message: Strict, key: Ed25519PrivateKey) -> bytes:
+    """A signed document as payload."""
+    return canonical(sign_document(purpose, message.model_dump(mode="json"), key))
+
+
+def verify_message(
+    purpose: str, kind: type[AnyMessage], payload: bytes, public_key: Ed25519PublicKey
+) -> AnyMessage:
+    """Inverse of `sign_message`; raises NotTrusted or BadInput."""
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise BadInput(f"{kind.__name__}: message of {len(payload)} bytes is over the limit", "")
+    try:
+        document = TypeAdapter(dict[str, Any]).validate_json(payload)
+        body: Mapping[str, Any] = verify_document(purpose, document, public_key)
+    except ValidationError as error:
+        raise BadInput(
+            f"{kind.__name__}: {first_problem(error)}", "the sender speaks another version"
+        ) from error
+    except EvfError as error:
+        raise NotTrusted(f"{kind.__name__}: {error}", "only this room's controller may send it") from error
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise BadInput(
+            f"{kind.__name__}: {first_problem(error)}", "the sender speaks another version"
+        ) from error

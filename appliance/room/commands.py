@@ -1,0 +1,88 @@
+"""Signed commands to desks: numbered, stored before they are sent, sent again until a Reply answers.
+
+Only the oldest unanswered one of a desk is in flight: a desk refuses a serial lower than one it has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from appliance.clock import Clock, utc_text
+from appliance.protocol import COMMAND_PURPOSE, Command, Order, Reply, ToNode, sign_message
+from appliance.room.database import Database
+
+RESEND_S = 2.0
+Publish = Callable[[str, ToNode, bytes], Awaitable[bool]]
+
+
+def compose(
+    connection: sqlite3.Connection, key: Ed25519PrivateKey, clock: Clock, room: str, desk: str, order: Order
+) -> bytes:
+    """Take the desk's next serial, sign and store, in the decision's transaction. Returns the payload."""
+    row = connection.execute(
+        "INSERT INTO serials (desk, serial) VALUES (?, 1)"
+        " ON CONFLICT (desk) DO UPDATE SET serial = serial + 1 RETURNING serial",
+        (desk,),
+    ).fetchone()
+    issued = utc_text(clock.wall())
+    command = Command(room=room, desk=desk, serial=row["serial"], issued=issued, order=order)
+    payload = sign_message(COMMAND_PURPOSE, command, key)
+    connection.execute(
+        "INSERT INTO commands (desk, serial, sid, kind, payload, issued) VALUES (?, ?, ?, ?, ?, ?)",
+        (desk, command.serial, order.sid, order.kind, payload, issued),
+    )
+    return payload
+
+
+def answer(connection: sqlite3.Connection, desk: str, reply: Reply) -> sqlite3.Row | None:
+    """Note a Reply; returns the command it answers first, None for an unknown or already answered serial."""
+    found: sqlite3.Row | None = connection.execute(
+        "UPDATE commands SET outcome = ?, reason = ? WHERE desk = ? AND serial = ? AND outcome IS NULL"
+        " RETURNING sid, kind, serial",
+        ("accepted" if reply.accepted else "refused", reply.reason, desk, reply.serial),
+    ).fetchone()
+    return found
+
+
+def withdraw(connection: sqlite3.Connection, sid: str, reason: str) -> None:
+    """Stop sending what nobody answered for this session."""
+    connection.execute(
+        "UPDATE commands SET outcome = 'withdrawn', reason = ? WHERE sid = ? AND outcome IS NULL",
+        (reason, sid),
+    )
+
+
+def due(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+    """The oldest unanswered command of each desk."""
+    rows = connection.execute(
+        "SELECT desk, payload, min(serial) FROM commands WHERE outcome IS NULL GROUP BY desk"
+    ).fetchall()
+    return [(row["desk"], row["payload"]) for row in rows]
+
+
+class Outbox:
+    """Sends what is due, at once when `wake` is called and every two seconds."""
+
+    def __init__(self, database: Database, publish: Publish) -> None:
+        self._database = database
+        self._publish = publish
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something new is due."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """For ever; while the broker is away nothing is lost, since everything stands in the database."""
+        while True:
+            self._woken.clear()
+            for desk, payload in await self._database.run(due):
+                await self._publish(desk, ToNode.COMMAND, payload)
+            try:
+                await asyncio.wait_for(self._woken.wait(), RESEND_S)
+            except TimeoutError:
+                continue

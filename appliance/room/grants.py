@@ -1,0 +1,108 @@
+"""Which files of a released session may be sent now: held against the verified manifest, then granted one PUT.
+
+Pure apart from the `Storage` passed in. Nothing is granted that the manifest, or the release signed here, does
+not name with the same size and SHA-256; manifest.json comes last.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+from appliance.evf.errors import EvfError
+from appliance.evf.signed import decode_base64
+from appliance.evidence.manifest import Manifest
+from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, Grant, GrantRequest, ObjectFacts, object_key
+from appliance.room.storage import Storage
+
+MOST_GRANTS = 32  # one answer; a desk sends a few at a time and asks again
+
+
+@dataclass(frozen=True)
+class Released:
+    """A session that a proctor released: its verified manifest, the bytes of it, and the signed release."""
+
+    manifest: Manifest
+    manifest_bytes: bytes
+    release_bytes: bytes
+
+    def expected(self) -> dict[str, tuple[int, str]]:
+        """Size and SHA-256 of every file that belongs to the session, by name."""
+        files = {entry.name: (entry.size_bytes, entry.sha256) for entry in self.manifest.segments}
+        files |= {entry.name: (entry.size_bytes, entry.sha256) for entry in self.manifest.wraps}
+        for name, content in ((APPROVAL_NAME, self.release_bytes), (MANIFEST_NAME, self.manifest_bytes)):
+            files[name] = (len(content), hashlib.sha256(content).hexdigest())
+        return files
+
+    def key(self, name: str) -> str:
+        """Where a file lies in the bucket."""
+        return object_key(self.manifest.institution, self.manifest.exam, self.manifest.sid, name)
+
+
+@dataclass(frozen=True)
+class GrantAnswer:
+    """What goes back to the desk; `complete` once every expected file was read back from the bucket."""
+
+    present: tuple[str, ...]
+    grants: tuple[Grant, ...]
+    refused: dict[str, str]
+    complete: bool
+    total: int
+
+
+def check_objects(request: GrantRequest, released: Released) -> tuple[list[ObjectFacts], dict[str, str]]:
+    """Split what a desk offers into what may go and what may not, with the reason; raises nothing."""
+    expected = released.expected()
+    own_md5 = {
+        APPROVAL_NAME: hashlib.md5(released.release_bytes, usedforsecurity=False).digest(),
+        MANIFEST_NAME: hashlib.md5(released.manifest_bytes, usedforsecurity=False).digest(),
+    }
+    fitting: list[ObjectFacts] = []
+    refused: dict[str, str] = {}
+    for offered in request.objects:
+        wanted = expected.get(offered.name)
+        try:
+            md5 = decode_base64(offered.md5, 16)
+        except EvfError:
+            refused[offered.name] = "its MD5 is malformed"
+            continue
+        if wanted is None:
+            refused[offered.name] = "the manifest does not name it"
+        elif (offered.size_bytes, offered.sha256) != wanted:
+            refused[offered.name] = "its size or SHA-256 is not the manifest's"
+        elif own_md5.get(offered.name, md5) != md5:
+            refused[offered.name] = "its MD5 is not that of the room's own copy"
+        elif offered.name in {known.name for known in fitting}:
+            refused[offered.name] = "it was offered twice"
+        else:
+            fitting.append(offered)
+    return fitting, refused
+
+
+def answer_request(request: GrantRequest, released: Released, storage: Storage) -> GrantAnswer:
+    """List the bucket, then grant what is missing; raises StorageUnreachable."""
+    fitting, refused = check_objects(request, released)
+    expected = released.expected()
+    prefixes = {released.key(name).rpartition("/")[0] + "/" for name in expected}
+    stored = {key: item for prefix in sorted(prefixes) for key, item in storage.present(prefix).items()}
+    there: list[str] = []
+    missing: list[ObjectFacts] = []
+    for offered in fitting:
+        found = stored.get(released.key(offered.name))
+        md5_hex = base64.b64decode(offered.md5).hex()
+        if found is not None and (found.size_bytes, found.md5_hex) == (offered.size_bytes, md5_hex):
+            there.append(offered.name)
+        else:
+            missing.append(offered)
+    others_there = set(expected) - {MANIFEST_NAME} <= set(there)
+    grants: list[Grant] = []
+    for offered in missing:
+        if len(grants) == MOST_GRANTS:
+            break
+        if offered.name == MANIFEST_NAME and not others_there:
+            continue
+        url, headers = storage.grant(released.key(offered.name), offered.md5, offered.size_bytes)
+        grants.append(Grant(name=offered.name, url=url, headers=headers))
+    complete = set(there) == set(expected)
+    return GrantAnswer(tuple(there), tuple(grants), refused, complete, len(expected))

@@ -1,0 +1,211 @@
+"""The room as it is now, in RAM: what desks say, the newest still of each, and what people decided.
+
+Stills, observations and candidates' names live here and nowhere else; they end with the process (F016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from appliance.clock import Clock, parse_utc, utc_text
+from appliance.config import Desk
+from appliance.policy import Level
+from appliance.protocol import ObservationReport, Presence, Status
+from appliance.room.desk import (
+    Assessment,
+    Decisions,
+    DeskFacts,
+    Need,
+    OpenObservation,
+    accept_presence,
+    assess,
+    link_of,
+)
+
+MOST_OBSERVATIONS = 500  # of one session on the page; the recording's own log holds them all
+
+
+@dataclass(slots=True)
+class Seen:
+    """An observation as it last arrived, and what a person said of it."""
+
+    report: ObservationReport
+    at: str
+    review: str | None = None
+
+
+@dataclass(slots=True)
+class LiveDesk:
+    """One desk's facts; `version` grows with every change that a page should show."""
+
+    seat: Desk
+    presence: Presence | None = None
+    lost_at: str | None = None
+    status: Status | None = None
+    status_mono_ns: int = 0
+    started_wall: dict[str, str] = field(default_factory=dict)
+    observations: dict[str, dict[int, Seen]] = field(default_factory=dict)
+    jpeg: bytes | None = None
+    jpeg_number: int = 0
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StandingNeed:
+    """A need with the time since which it stands; `desk` is None for the room's own."""
+
+    since: str
+    desk: str | None
+    need: Need
+
+
+class LiveRoom:
+    """Used by the event loop only."""
+
+    def __init__(self, seats: Iterable[Desk], clock: Clock) -> None:
+        self._clock = clock
+        self.desks = {
+            seat.id: LiveDesk(seat)
+            for seat in sorted(seats, key=lambda seat: (seat.row, seat.column, seat.id))
+        }
+        self.sessions: dict[str, tuple[str, Decisions]] = {}
+        self.names: dict[str, str] = {}
+        self.room_needs: dict[str, str] = {}
+        self.exam_planned = False
+        self._since: dict[tuple[str | None, str], str] = {}
+
+    def put_session(self, desk: str, decisions: Decisions) -> None:
+        """Take over what the database now holds of a session; an over or set-aside one loses its name."""
+        self.sessions[decisions.sid] = (desk, decisions)
+        if decisions.ended_at or decisions.set_aside_at or decisions.start_refused:
+            self.names.pop(decisions.sid, None)
+        self._touch(desk)
+
+    def current(self, desk: str) -> Decisions | None:
+        """The desk's newest session that nobody has set aside."""
+        own = [d for at, d in self.sessions.values() if at == desk and d.set_aside_at is None]
+        return max(own, key=lambda decisions: decisions.started_at, default=None)
+
+    def take_presence(self, desk: str, presence: Presence) -> None:
+        """Boot id and connection number decide whether it holds."""
+        live = self.desks[desk]
+        accepted = accept_presence(live.presence, presence)
+        if accepted is not live.presence:
+            went = accepted.state != "online"
+            live.lost_at = self.room_time() if went else None
+            live.presence = accepted
+            if went:
+                live.jpeg = None
+            self._touch(desk)
+
+    def take_status(self, desk: str, status: Status) -> None:
+        """A status of an older connection than the known one is late and ignored."""
+        live = self.desks[desk]
+        known = live.presence
+        if known is not None and known.boot_id == status.boot_id and status.connection < known.connection:
+            return
+        live.status = status
+        live.status_mono_ns = self._clock.mono_ns()
+        for report in status.sessions:
+            if report.sid not in live.started_wall:
+                began = parse_utc(status.at) - timedelta(seconds=report.duration_90k / 90000)
+                live.started_wall[report.sid] = utc_text(began)
+        self._touch(desk)
+
+    def take_observation(self, desk: str, sid: str, number: int, report: ObservationReport) -> None:
+        """A resend replaces the same number; the review stays."""
+        live = self.desks[desk]
+        seen = live.observations.setdefault(sid, {})
+        if number in seen:
+            seen[number].report = report
+        elif len(seen) < MOST_OBSERVATIONS:
+            began = live.started_wall.get(sid)
+            at = (
+                utc_text(parse_utc(began) + timedelta(seconds=report.start_90k / 90000))
+                if began
+                else utc_text(self._clock.wall())
+            )
+            seen[number] = Seen(report, at)
+        self._touch(desk)
+
+    def take_preview(self, desk: str, jpeg: bytes) -> None:
+        """Only the newest still is kept."""
+        live = self.desks[desk]
+        live.jpeg = jpeg
+        live.jpeg_number += 1
+
+    def review(self, desk: str, sid: str, number: int, outcome: str) -> bool:
+        """Mark an observation as looked at; False if there is none of that number."""
+        seen = self.desks[desk].observations.get(sid, {}).get(number)
+        if seen is None:
+            return False
+        seen.review = outcome
+        self._touch(desk)
+        return True
+
+    def facts(self, desk: str) -> DeskFacts:
+        """Input of the state machine."""
+        live, session = self.desks[desk], self.current(desk)
+        age_s = (self._clock.mono_ns() - live.status_mono_ns) / 1e9 if live.status is not None else None
+        seen = live.observations.get(session.sid, {}) if session else {}
+        on_break = session is not None and session.break_since is not None
+        return DeskFacts(
+            label=live.seat.label,
+            exam_planned=self.exam_planned,
+            presence=live.presence,
+            lost_at=live.lost_at,
+            status=live.status,
+            status_age_s=age_s,
+            session=session,
+            observations=tuple(_open(number, item, on_break) for number, item in seen.items()),
+        )
+
+    def assess(self, desk: str) -> Assessment:
+        """The desk now; a link that fell silent without a word gets its time here."""
+        facts = self.facts(desk)
+        live = self.desks[desk]
+        if link_of(facts) == "lost" and live.lost_at is None:
+            live.lost_at = self.room_time()
+            facts = self.facts(desk)
+        elif link_of(facts) == "live" and live.lost_at is not None:
+            live.lost_at = None
+            facts = self.facts(desk)
+        return assess(facts)
+
+    def needs(self, assessments: dict[str, Assessment]) -> list[StandingNeed]:
+        """All that needs a person, oldest first."""
+        now = utc_text(self._clock.wall())
+        found: list[tuple[str | None, Need]] = [
+            (None, Need(k, w, "none")) for k, w in self.room_needs.items()
+        ]
+        waiting = 0
+        for desk, assessment in assessments.items():
+            found.extend((desk, need) for need in assessment.needs)
+            waiting += assessment.state.value == "awaiting approval"
+        if waiting:
+            words = "1 session waits" if waiting == 1 else f"{waiting} sessions wait"
+            found.append((None, Need("approve", f"{words} for approval", "end")))
+        keys = {(desk, need.key) for desk, need in found}
+        self._since = {key: since for key, since in self._since.items() if key in keys}
+        standing = [
+            StandingNeed(self._since.setdefault((desk, need.key), now), desk, need) for desk, need in found
+        ]
+        return sorted(standing, key=lambda item: item.since)
+
+    def room_time(self) -> str:
+        """The room's clock as people read it, HH:MM:SS in the machine's own zone."""
+        return self._clock.wall().astimezone().strftime("%H:%M:%S")
+
+    def _touch(self, desk: str) -> None:
+        self.desks[desk].version += 1
+
+
+def _open(number: int, seen: Seen, on_break: bool) -> OpenObservation:
+    # In a granted break nothing counts for the tile's level (F048); the list still shows it.
+    level: Level | None = None if on_break else seen.report.level
+    words = f"{seen.report.words}, {seen.report.duration_s:.1f} s"
+    return OpenObservation(
+        number, words, level, seen.report.technical, seen.report.phase == "closed", seen.review is not None
+    )

@@ -1,0 +1,1 @@
+"""The node's store: SQLite rows and append-only files, made to lose nothing that was acknowledged."""

@@ -1,0 +1,182 @@
+"""SQLite as the store uses it: WAL, synchronous=FULL, one writer connection a file, readers that never write.
+
+The writer holds a lock file: a second process stops here rather than repair what the first still writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.errors import StoreFailed
+from appliance.store.durable import OPERATING_SYSTEM, FileOps, fsync_dir, store_failure
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+_BUSY_S = 5.0
+CHECK_HINT = "run invigil store check; nothing was changed or deleted"
+
+
+class WriterConnection(sqlite3.Connection):
+    """The one writing connection of a database file; closing it gives the lock back."""
+
+    lock_fd: int | None = None
+
+    def close(self) -> None:
+        """Close and unlock; may be called twice."""
+        super().close()
+        if self.lock_fd is not None:
+            os.close(self.lock_fd)
+            self.lock_fd = None
+
+
+def connect_writer(path: Path) -> WriterConnection:
+    """Open or create `path` for writing. StoreFailed if another process writes it or it is no database.
+
+    Usable from any thread; `Transactions` keeps them apart. Transactions are explicit (isolation_level None).
+    """
+    lock_fd = _lock(path)
+    try:
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=WriterConnection
+        )
+        connection.lock_fd = lock_fd
+    except sqlite3.Error as error:
+        os.close(lock_fd)
+        raise store_failure(f"cannot open {path.name}", error) from error
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreFailed(f"{path.name} cannot use a write-ahead log", "keep the store on a local disk")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_failure(f"cannot open {path.name}", error) from error
+    except StoreFailed:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path, newest_schema: int) -> sqlite3.Connection:
+    """Open an existing database: never checkpoints, never writes. StoreFailed if its schema is newer."""
+    try:
+        connection = sqlite3.connect(
+            path.resolve().as_uri() + "?mode=ro",
+            uri=True,
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    except sqlite3.Error as error:
+        raise store_failure(f"cannot read {path.name}", error) from error
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        _require_known(path, schema_version(connection), newest_schema)
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_failure(f"cannot read {path.name}", error) from error
+    except StoreFailed:
+        connection.close()
+        raise
+    return connection
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """PRAGMA user_version; 0 before the first migration."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(path: Path, steps: Sequence[Callable[[Database], None]]) -> None:
+    """Bring `path` forward to version len(steps), a transaction a step. StoreFailed if it is newer."""
+    connection = connect_writer(path)
+    try:
+        version = schema_version(connection)
+        _require_known(path, version, len(steps))
+        if version == len(steps):
+            return
+        # Imported only when a migration is due: a restart in an exam must not wait for it.
+        from sqlite_utils import Database
+
+        database = Database(connection)
+        for number, step in enumerate(steps[version:], start=version + 1):
+            with database.atomic():
+                step(database)
+                database.execute(f"PRAGMA user_version = {number}")
+        fsync_dir(path.parent)
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, StoreFailed):
+            raise
+        raise store_failure(f"cannot bring {path.name} to schema {len(steps)}", error) from error
+    finally:
+        connection.close()
+
+
+class Transactions:
+    """BEGIN IMMEDIATE … COMMIT on one connection, one thread at a time; nested use joins the outer one."""
+
+    def __init__(self, connection: sqlite3.Connection, file_ops: FileOps = OPERATING_SYSTEM) -> None:
+        self._connection = connection
+        self._file_ops = file_ops
+        self._turn = threading.RLock()
+        self._depth = 0
+
+    @contextmanager
+    def begin(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """All or nothing: any exception rolls back. StoreFailed or NoSpace for what the database refuses."""
+        with self._turn:
+            if self._depth:
+                yield self._connection
+                return
+            self._depth = 1
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._file_ops.commit(self._connection)
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise store_failure(f"cannot record {doing}", error) from error
+            except BaseException:
+                self._roll_back()
+                raise
+            finally:
+                self._depth = 0
+
+    def _roll_back(self) -> None:
+        # The error that led here is the one to tell; a rollback refused by a dying disk adds nothing.
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _lock(path: Path) -> int:
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise store_failure(f"cannot lock {path.name}", error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise StoreFailed(
+            f"{path.name} is being written by another process",
+            "stop the other process; a store has one writer",
+        ) from error
+    return fd
+
+
+def _require_known(path: Path, version: int, newest: int) -> None:
+    if version > newest:
+        raise StoreFailed(
+            f"{path.name} has schema {version}, this software knows {newest}",
+            "install the newer software again",
+        )

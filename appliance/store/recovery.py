@@ -1,0 +1,336 @@
+"""Start-up recovery: brings index.db and files to one truth after SIGKILL or a power cut. Deletes nothing.
+
+Idempotent: killed half-way, it does the same again. Run by `RecordingStore` in the camera process only.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from appliance.clock import Clock, utc_text
+from appliance.evf.errors import EvfError
+from appliance.evf.reader import ScannedRecord, SegmentScan, scan_segment
+from appliance.store.database import Transactions
+from appliance.store.durable import FileOps, fdatasync, fsync_dir, store_failure, write_file_durably
+from appliance.store.layout import Layout, parse_wrap_name, segment_name
+from appliance.store.rows import Digests, RecordPlace, finish_segment, insert_gap, insert_record
+
+_CHUNK_BYTES = 1 << 20
+# 64 zero bytes in a row do not occur in AES-GCM output (chance 2^-512 at a place): they are a page that the
+# file system had counted but not yet written when the power went.
+_HOLE = bytes(64)
+
+
+@dataclass
+class RecoveryReport:
+    """What start-up found and did. `quarantined`, `missing`, `damaged`: paths relative to the root."""
+
+    adopted_records: int = 0
+    adopted_segments: int = 0
+    truncated_bytes: int = 0
+    interrupted_sessions: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+class _Row(NamedTuple):
+    id: int
+    sid: str
+    name: str
+    track: str
+    state: str
+    prefix_bytes: int
+    size_bytes: int | None
+
+
+@dataclass
+class _Tail:
+    """What one open segment turned out to be."""
+
+    row: _Row
+    records: list[ScannedRecord]  # whole, on disk, without a row
+    keep_bytes: int
+    state: str
+    cause: str
+    damaged: bool = False
+
+
+def recover(layout: Layout, transactions: Transactions, file_ops: FileOps, clock: Clock) -> RecoveryReport:
+    """Run once before anything is recorded. StoreFailed or NoSpace if the disk refuses."""
+    work = _Recovery(layout, transactions, file_ops, clock)
+    try:
+        work.settle_strangers()
+        work.settle_wraps()
+        work.settle_open_segments()
+        work.settle_finished_segments()
+    except OSError as error:
+        if type(error).__module__ == "appliance.errors":
+            raise
+        raise store_failure("cannot recover the store", error) from error
+    return work.finish()
+
+
+class _Recovery:
+    def __init__(self, layout: Layout, transactions: Transactions, file_ops: FileOps, clock: Clock) -> None:
+        self._layout = layout
+        self._transactions = transactions
+        self._file_ops = file_ops
+        self._clock = clock
+        self.report = RecoveryReport()
+
+    def settle_strangers(self) -> None:
+        """Segment files without a row: adopted if their header says where they belong, else to quarantine."""
+        with self._transactions.begin("recovered segments") as connection:
+            known = {(sid, name) for sid, name in connection.execute("SELECT sid, name FROM segments")}
+            epochs = set(connection.execute("SELECT sid, epoch FROM epochs"))
+        for path in sorted(self._layout.segments.glob("*/*")):
+            sid, name = path.parent.name, path.name
+            if (sid, name) in known or not path.is_file() or path.is_symlink():
+                continue
+            try:
+                with path.open("rb") as stream:
+                    scan = scan_segment(stream)
+            except EvfError as error:
+                self._quarantine(path, f"no row, and {error}")
+                continue
+            header = scan.header
+            if (header.sid, header.epoch) not in epochs or header.sid != sid:
+                self._quarantine(path, "no row, and its header names no epoch of this store")
+            elif name != segment_name(header.epoch, header.track, header.seg):
+                self._quarantine(path, "no row, and its header names another file")
+            else:
+                with self._transactions.begin(f"recovered segment {name}") as connection:
+                    connection.execute(
+                        "INSERT INTO segments (sid, epoch, track, cls, seg, name, prefix_bytes, state)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?, 'open')",
+                        (sid, header.epoch, header.track, header.cls, header.seg, name, scan.prefix_bytes),
+                    )
+                self.report.adopted_segments += 1
+
+    def settle_wraps(self) -> None:
+        """Wrap files without a row are adopted by their name; a row without a file is marked missing."""
+        with self._transactions.begin("recovered wraps") as connection:
+            rows = dict(connection.execute("SELECT name, state FROM wraps"))
+            epochs = set(connection.execute("SELECT sid, epoch FROM epochs"))
+        for path in sorted(self._layout.wraps.iterdir()):
+            if path.name in rows or not path.is_file() or path.is_symlink():
+                continue
+            parts = parse_wrap_name(path.name)
+            if parts is None or parts[:2] not in epochs:
+                self._quarantine(path, "a wrap of no epoch of this store, or one never finished")
+                continue
+            digests = _digest(path, path.stat().st_size)
+            with self._transactions.begin(f"recovered wrap {path.name}") as connection:
+                connection.execute(
+                    "INSERT INTO wraps (sid, epoch, cls, name, size_bytes, sha256, md5, state)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, 'there')",
+                    (*parts, path.name, path.stat().st_size, digests.sha256, digests.md5),
+                )
+        for name, state in rows.items():
+            if state == "there" and not self._layout.wrap(name).is_file():
+                with self._transactions.begin(f"missing wrap {name}") as connection:
+                    connection.execute("UPDATE wraps SET state = 'missing' WHERE name = ?", (name,))
+                self.report.missing.append(f"wraps/{name}")
+
+    def settle_open_segments(self) -> None:
+        """Scan what was growing and cut torn tails; then adopt all tracks' whole records in order of time."""
+        tails: list[_Tail] = []
+        for row in self._rows("state = 'open'"):
+            path = self._layout.segment(row.sid, row.name)
+            if not path.is_file():
+                self._mark_missing(row)
+            elif (tail := self._examine(row, path)) is not None:
+                tails.append(tail)
+        # The running maximum keeps each file's own order even if a time in it stepped back.
+        order: list[tuple[int, str, int, int, _Tail, ScannedRecord]] = []
+        for tail in tails:
+            reached_90k = 0
+            for record in tail.records:
+                reached_90k = max(reached_90k, record.time_90k)
+                order.append((reached_90k, tail.row.track, tail.row.id, record.index, tail, record))
+        order.sort(key=lambda item: item[:4])
+        now_mono_ns, now_wall = self._clock.mono_ns(), utc_text(self._clock.wall())
+        with self._transactions.begin("recovered records") as connection:
+            for *_, tail, record in order:
+                insert_record(connection, tail.row.sid, tail.row.id, _place(record), now_mono_ns, now_wall)
+            for tail in tails:
+                digests = _digest(self._layout.segment(tail.row.sid, tail.row.name), tail.keep_bytes)
+                finish_segment(connection, tail.row.id, tail.state, tail.keep_bytes, digests, tail.cause)
+                if tail.damaged:
+                    self._gap_over_rows(tail.row, tail.keep_bytes, tail.cause)
+        self.report.adopted_records += len(order)
+
+    def settle_finished_segments(self) -> None:
+        """Bytes behind an open-ended segment are cut again; a finished one without its file is missing."""
+        for row in self._rows("state IN ('closed', 'open_ended')"):
+            path = self._layout.segment(row.sid, row.name)
+            if not path.is_file():
+                self._mark_missing(row)
+            elif (
+                row.state == "open_ended"
+                and row.size_bytes is not None
+                and path.stat().st_size > row.size_bytes
+            ):
+                self._cut(path, row.size_bytes)
+
+    def finish(self) -> RecoveryReport:
+        """Name the sessions that the last life of the process left active."""
+        with self._transactions.begin("the sessions") as connection:
+            rows = connection.execute(
+                "SELECT sid FROM sessions WHERE ended IS NULL ORDER BY number"
+            ).fetchall()
+        self.report.interrupted_sessions = [row[0] for row in rows]
+        return self.report
+
+    def _examine(self, row: _Row, path: Path) -> _Tail | None:
+        with self._transactions.begin(f"the rows of {row.name}") as connection:
+            known = connection.execute(
+                "SELECT r.offset_bytes + r.length_bytes, l.leaf FROM records r JOIN leaves l ON l.sid = ?"
+                " AND l.leaf_index = r.leaf_index WHERE r.segment_id = ? ORDER BY r.record_index",
+                (row.sid, row.id),
+            ).fetchall()
+        on_disk_bytes = path.stat().st_size
+        acknowledged_bytes = known[-1][0] if known else row.prefix_bytes
+        scan = _scan(path)
+        agreed = 0
+        if scan is not None:
+            while (
+                agreed < min(len(known), len(scan.records)) and known[agreed][1] == scan.records[agreed].leaf
+            ):
+                agreed += 1
+        if scan is None or agreed < len(known):
+            return self._keep_damaged(row, path, known[agreed - 1][0] if agreed else row.prefix_bytes, scan)
+        whole = _without_holes(path, scan.records[agreed:])
+        keep_bytes = whole[-1].offset_bytes + whole[-1].length_bytes if whole else acknowledged_bytes
+        if on_disk_bytes > keep_bytes:
+            self._cut(path, keep_bytes)
+        self._sync(path)
+        ended = scan.ended and len(whole) == len(scan.records) - agreed
+        return _Tail(
+            row, whole, keep_bytes, "closed" if ended else "open_ended", "" if ended else "interrupted"
+        )
+
+    def _keep_damaged(self, row: _Row, path: Path, good_bytes: int, scan: SegmentScan | None) -> _Tail | None:
+        """Acknowledged bytes have changed: the file as found goes to quarantine, what agrees stays."""
+        cause = f"{row.name}: bytes from {good_bytes} on are not what was recorded"
+        self.report.damaged.append(str(path.relative_to(self._layout.root)))
+        if scan is None:
+            self._quarantine(path, f"{row.name}: its header is not what was recorded")
+            self._mark_missing(row)
+            return None
+        stored_as = self._quarantine_row(path, cause)
+        write_file_durably(self._layout.quarantine / stored_as, path.read_bytes(), self._file_ops)
+        self._cut(path, good_bytes)
+        return _Tail(row, [], good_bytes, "open_ended", cause, damaged=True)
+
+    def _cut(self, path: Path, keep_bytes: int) -> None:
+        self.report.truncated_bytes += path.stat().st_size - keep_bytes
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self._file_ops.truncate(fd, keep_bytes)
+            self._file_ops.fsync(fd)
+        finally:
+            self._file_ops.close(fd)
+
+    def _sync(self, path: Path) -> None:
+        # An adopted record may so far stand in memory alone, if the process died between write and sync.
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            fdatasync(fd, self._file_ops)
+        finally:
+            self._file_ops.close(fd)
+
+    def _mark_missing(self, row: _Row) -> None:
+        cause = f"segment file {row.name} is missing"
+        with self._transactions.begin(cause) as connection:
+            self._gap_over_rows(row, 0, cause)
+            connection.execute(
+                "UPDATE segments SET state = 'missing', cause = ? WHERE id = ?", (cause, row.id)
+            )
+        self.report.missing.append(f"segments/{row.sid}/{row.name}")
+
+    def _gap_over_rows(self, row: _Row, from_bytes: int, cause: str) -> None:
+        with self._transactions.begin(cause) as connection:
+            start_90k, end_90k = connection.execute(
+                "SELECT MIN(time_90k), MAX(end_90k) FROM records WHERE segment_id = ? AND offset_bytes >= ?",
+                (row.id, from_bytes),
+            ).fetchone()
+            if start_90k is not None:
+                insert_gap(connection, row.sid, start_90k, end_90k, cause)
+
+    def _quarantine(self, path: Path, reason: str) -> None:
+        stored_as = self._quarantine_row(path, reason)
+        self._file_ops.rename(path, self._layout.quarantine / stored_as)
+        fsync_dir(self._layout.quarantine, self._file_ops)
+        fsync_dir(path.parent, self._file_ops)
+
+    def _quarantine_row(self, path: Path, reason: str) -> str:
+        """Row first: after a crash in between, the next start finds the file and takes this name again."""
+        original = str(path.relative_to(self._layout.root))
+        stem = original.replace("/", "_")
+        stored_as, number = stem, 1
+        while (self._layout.quarantine / stored_as).exists():
+            number += 1
+            stored_as = f"{stem}.{number}"
+        with self._transactions.begin(f"quarantine of {original}") as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO quarantine (stored_as, original, reason, moved) VALUES (?, ?, ?, ?)",
+                (stored_as, original, reason, utc_text(self._clock.wall())),
+            )
+        self.report.quarantined.append(original)
+        return stored_as
+
+    def _rows(self, where: str) -> list[_Row]:
+        with self._transactions.begin("the segments") as connection:
+            found = connection.execute(
+                "SELECT id, sid, name, track, state, prefix_bytes, size_bytes"  # noqa: S608 (`where` is ours)
+                f" FROM segments WHERE {where} ORDER BY id"
+            ).fetchall()
+        return [_Row(*values) for values in found]
+
+
+def _scan(path: Path) -> SegmentScan | None:
+    with path.open("rb") as stream:
+        try:
+            return scan_segment(stream)
+        except EvfError:
+            return None
+
+
+def _without_holes(path: Path, records: list[ScannedRecord]) -> list[ScannedRecord]:
+    whole: list[ScannedRecord] = []
+    with path.open("rb") as stream:
+        for record in records:
+            stream.seek(record.offset_bytes)
+            if _HOLE in stream.read(record.length_bytes):
+                break
+            whole.append(record)
+    return whole
+
+
+def _place(record: ScannedRecord) -> RecordPlace:
+    # Where the footage of an adopted record ends is unknown without its key: its own time is what is sure.
+    return RecordPlace(
+        record.index,
+        record.kind,
+        record.key_frame,
+        record.time_90k,
+        record.time_90k,
+        record.offset_bytes,
+        record.length_bytes,
+        record.leaf,
+    )
+
+
+def _digest(path: Path, size_bytes: int) -> Digests:
+    digests = Digests()
+    left = size_bytes
+    with path.open("rb") as stream:
+        while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+            digests.update(chunk)
+            left -= len(chunk)
+    return digests

@@ -1,0 +1,216 @@
+"""The upload of one released session: ask, send what is granted, ask again, until the controller confirms (pure).
+
+A restart asks again: what lies in the bucket decides, not what this node remembers. A file that is not what the index
+says is set aside with its reason while the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from appliance.clock import parse_utc
+from appliance.errors import StorageNotAllowed
+from appliance.evf.canonical import canonical
+from appliance.policy import ExamPolicy
+from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, Grants, GrantRequest, ObjectFacts
+from appliance.store.rows import Digests
+from appliance.store.view import RecordingView
+from appliance.sync.sender import Outcome, PutDone, PutJob
+
+MAX_OBJECTS = 2048  # of one GrantRequest
+ANSWER_TIMEOUT_S = 15.0
+FIRST_WAIT_S = 1.0
+MAX_WAIT_S = 60.0
+# After an alarm somebody has to look; asking more often would only fill the storage's log.
+ALARM_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class UploadFile:
+    """One file of the session; `problem` in words if the index itself says that it is not there."""
+
+    facts: ObjectFacts
+    content: Path | bytes
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the ledger should know of one object."""
+
+    name: str
+    state: str  # "there" | "sent" | "failed" | "quarantined" | "refused"
+    reason: str = ""
+    attempted: bool = False
+
+
+def session_files(view: RecordingView, sid: str, approval: Mapping[str, object], manifest: bytes) -> list[UploadFile]:
+    """Everything that goes to the storage: segments and wraps as the index knows them, approval and manifest."""
+    files: list[UploadFile] = []
+    for segment in view.segments(sid):
+        if segment.state in ("closed", "open_ended") and segment.sha256 and segment.md5:
+            facts = ObjectFacts(
+                name=segment.name, size_bytes=segment.size_bytes, md5=segment.md5, sha256=segment.sha256
+            )
+            files.append(UploadFile(facts, view.layout.segment(sid, segment.name)))
+    for wrap in view.wraps(sid):
+        if wrap.state == "there":
+            facts = ObjectFacts(name=wrap.name, size_bytes=wrap.size_bytes, md5=wrap.md5, sha256=wrap.sha256)
+            files.append(UploadFile(facts, view.layout.wrap(wrap.name)))
+    files.append(_whole(APPROVAL_NAME, canonical(dict(approval))))
+    files.append(_whole(MANIFEST_NAME, manifest))
+    return files
+
+
+def _whole(name: str, data: bytes) -> UploadFile:
+    digests = Digests()
+    digests.update(data)
+    return UploadFile(ObjectFacts(name=name, size_bytes=len(data), md5=digests.md5, sha256=digests.sha256), data)
+
+
+def require_allowed(policy: ExamPolicy, url: str) -> None:
+    """Raise StorageNotAllowed unless `url`, as both parsers read it, is at an endpoint of the policy's list (F119)."""
+    policy.require_upload_url(url)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise StorageNotAllowed("upload address is malformed", "nothing was sent") from error
+    # What would be connected to must be what was checked: two parsers may read one text in two ways.
+    policy.require_upload_url(f"{parsed.scheme}://{parsed.netloc.decode('ascii')}/")
+    if parsed.userinfo or urlsplit(url).fragment:
+        raise StorageNotAllowed("upload address carries more than a place", "nothing was sent")
+
+
+class Upload:
+    """State of one session's upload; times are monotonic nanoseconds. `fault` in words while a person should look."""
+
+    def __init__(
+        self,
+        room: str,
+        desk: str,
+        sid: str,
+        policy: ExamPolicy,
+        files: Sequence[UploadFile],
+        set_aside: Mapping[str, str],
+    ) -> None:
+        """`set_aside`: names of files that were found unfit before, with the reasons."""
+        self.sid = sid
+        self.fault = ""
+        self.files = {item.facts.name: item for item in files}
+        self.set_aside = dict(set_aside)
+        self.there: set[str] = set()
+        self.round_number = 0
+        self._place = (room, desk, sid)
+        self._policy = policy
+        self._outstanding: set[str] = set()
+        self._asked_at: int | None = None
+        self._not_before = 0
+        self._fruitless = 0
+        self._newest_issued = ""
+        self._moved = False
+        self._forbidden = False
+
+    def step(self, now: int) -> GrantRequest | None:
+        """The request to send now, if it is time to ask (again)."""
+        if self._outstanding or now < self._not_before:
+            return None
+        if self._asked_at is not None and now - self._asked_at < ANSWER_TIMEOUT_S * 1e9:
+            return None
+        self._asked_at = now
+        wanted = [item.facts for name, item in self.files.items() if name not in self.set_aside]
+        # What is still to be sent comes first, should a session have more files than a request holds.
+        wanted.sort(key=lambda facts: facts.name in self.there)
+        return GrantRequest(sid=self.sid, objects=tuple(wanted[:MAX_OBJECTS]))
+
+    def connection_lost(self) -> None:
+        """A question under way may be lost; ask again."""
+        self._asked_at = None
+
+    def granted(self, grants: Grants, now: int) -> tuple[list[PutJob], list[Change]]:
+        """What to send for these grants. Raises StorageNotAllowed, and sends nothing, if any address is not allowed."""
+        if (grants.room, grants.desk, grants.sid) != self._place or self._asked_at is None:
+            return [], []
+        if self._newest_issued and parse_utc(grants.issued) <= parse_utc(self._newest_issued):
+            return [], []
+        self._newest_issued = grants.issued
+        self._asked_at = None
+        wanted = [grant for grant in grants.grants if grant.name in self.files and grant.name not in self.set_aside]
+        try:
+            for grant in wanted:
+                require_allowed(self._policy, grant.url)
+        except StorageNotAllowed as error:
+            self.fault = str(error)
+            self._not_before = now + round(ALARM_WAIT_S * 1e9)
+            raise
+        arrived = {name for name in grants.present if name in self.files} - self.there
+        self.there.update(arrived)
+        changes = [Change(name, "there") for name in sorted(arrived)]
+        changes += [
+            Change(name, "refused", reason) for name, reason in grants.refused.items() if name in self.files
+        ]
+        self.round_number += 1
+        self._moved, self._forbidden = bool(arrived), False
+        self._outstanding = {grant.name for grant in wanted}
+        first_refused = next(iter(grants.refused.items()), None)
+        self.fault = "" if first_refused is None else f"the room granted no upload of {first_refused[0]}: {first_refused[1]}"
+        jobs = [
+            PutJob(
+                self.sid,
+                self.round_number,
+                self.files[grant.name].facts,
+                self.files[grant.name].content,
+                grant.url,
+                dict(grant.headers),
+            )
+            for grant in wanted
+        ]
+        if not jobs:
+            self._finish_round(now)
+        return jobs, changes
+
+    def done(self, result: PutDone, now: int) -> list[Change]:
+        """Take the end of one PUT. A refused one ends the round: the rest waits for a new grant."""
+        if result.round_number != self.round_number or result.name not in self._outstanding:
+            return []
+        self._outstanding.discard(result.name)
+        states = {Outcome.SENT: "sent", Outcome.UNFIT: "quarantined"}
+        match result.outcome:
+            case Outcome.SENT:
+                self._moved = True
+            case Outcome.UNFIT:
+                self.set_aside[result.name] = result.reason
+                self._moved = True
+            case Outcome.FORBIDDEN:
+                self._forbidden = True
+                self.fault = f"the storage refused {result.name}: {result.reason}"
+                self._outstanding.clear()
+            case Outcome.LATER:
+                self.fault = f"{result.name} was not sent: {result.reason}"
+        if not self._outstanding:
+            self._finish_round(now)
+        attempted = result.outcome is not Outcome.UNFIT
+        return [Change(result.name, states.get(result.outcome, "failed"), result.reason, attempted)]
+
+    def wants(self, round_number: int) -> bool:
+        """False once a round is over: what it still has under way is cut off. Asked from the sender's threads."""
+        return round_number == self.round_number and bool(self._outstanding)
+
+    def faults(self) -> list[str]:
+        """In words, for the room."""
+        words = [f"upload: {self.fault}"] if self.fault else []
+        return words + [f"upload: {name} is set aside: {reason}" for name, reason in sorted(self.set_aside.items())]
+
+    def _finish_round(self, now: int) -> None:
+        if self._forbidden:
+            wait_s, self._fruitless = ALARM_WAIT_S, 0
+        elif self._moved:
+            wait_s, self._fruitless = 0.0, 0
+        else:
+            wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(self._fruitless, 16))
+            self._fruitless += 1
+        self._not_before = now + round(wait_s * 1e9)

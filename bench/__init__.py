@@ -1,0 +1,1 @@
+"""Figures against peers and limits; each module prints one line of JSON."""

@@ -1,0 +1,1 @@
+"""Certificates, enrolment and bundles: what makes a room's controller and its desks trust each other."""

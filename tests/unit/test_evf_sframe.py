@@ -1,0 +1,73 @@
+"""SFrame against the vectors of RFC 9605, Appendix C (F080)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.evf.errors import CorruptSegment, LimitExceeded
+from appliance.evf.sframe import SframeKey, decode_header, derive_key_and_salt, encode_header
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors/sframe/vectors.json").read_text())
+NUMBERS = st.integers(0, 2**64 - 1) | st.integers(0, 300)
+
+
+@pytest.mark.parametrize("case", VECTORS["header"], ids=lambda case: case["encoded"])
+def test_header_vectors(case: dict[str, object]) -> None:
+    encoded = bytes.fromhex(str(case["encoded"]))
+    assert encode_header(case["kid"], case["ctr"]) == encoded
+    assert decode_header(encoded + b"rest") == (case["kid"], case["ctr"], len(encoded))
+
+
+def test_suite_5_vector() -> None:
+    """F080: known answer of AES_256_GCM_SHA512_128."""
+    (case,) = VECTORS["sframe"]
+    base_key, metadata, pt, ct = (bytes.fromhex(case[name]) for name in ("base_key", "metadata", "pt", "ct"))
+    key_bytes, salt = derive_key_and_salt(base_key, case["kid"])
+    assert (key_bytes.hex(), salt.hex()) == (case["sframe_key"], case["sframe_salt"])
+    key = SframeKey(base_key, case["kid"])
+    assert key.nonce(case["ctr"]).hex() == case["nonce"]
+    header = encode_header(case["kid"], case["ctr"])
+    assert (header + metadata).hex() == case["aad"]
+    out = bytearray(len(pt) + 16)
+    key.seal_into(case["ctr"], header, metadata, pt, memoryview(out))
+    assert header + out == ct
+    assert key.open(case["ctr"], header, metadata, bytes(out)) == pt
+    with pytest.raises(CorruptSegment):
+        key.open(case["ctr"], header, metadata + b"x", bytes(out))
+    with pytest.raises(CorruptSegment):
+        key.open(case["ctr"], header, metadata, b"")
+
+
+@given(NUMBERS, NUMBERS)
+def test_header_round_trip(kid: int, ctr: int) -> None:
+    encoded = encode_header(kid, ctr)
+    assert decode_header(encoded) == (kid, ctr, len(encoded))
+    for cut in range(len(encoded)):
+        with pytest.raises(CorruptSegment):
+            decode_header(encoded[:cut])
+
+
+@given(st.binary(min_size=1, max_size=20))
+def test_a_decoded_header_is_in_its_only_form(data: bytes) -> None:
+    try:
+        kid, ctr, length = decode_header(data)
+    except CorruptSegment:
+        return
+    assert encode_header(kid, ctr) == data[:length]
+
+
+@pytest.mark.parametrize("text", ["0807", "8007", "900001ff", "090001"])
+def test_longer_forms_are_refused(text: str) -> None:
+    with pytest.raises(CorruptSegment):
+        decode_header(bytes.fromhex(text))
+
+
+@pytest.mark.parametrize("number", [-1, 2**64])
+def test_numbers_out_of_range_are_refused(number: int) -> None:
+    with pytest.raises(LimitExceeded):
+        encode_header(number, 0)
