@@ -58,6 +58,10 @@ class CameraUnavailable(ApplianceError, OSError):
     exit_code = 9
 
 
+class CameraStuck(CameraUnavailable):
+    """The camera's driver does not let go; only the end of the process frees it."""
+
+
 class StoreFailed(ApplianceError, OSError):
     """The store cannot write, or its files and database do not belong together."""
 

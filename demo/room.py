@@ -25,6 +25,9 @@ ROOM = "room-214"
 REGION = "eu-demo-1"
 BUCKET = "exams"
 ACCOUNT = "proctor"
+# A pin of gpiozero's own mock factory: there is no lamp on a laptop.
+LIGHT_PIN = 17
+NODE_ENVIRONMENT = {"GPIOZERO_PIN_FACTORY": "mock"}
 
 
 class DemoFailed(Exception):
@@ -135,12 +138,12 @@ class DemoRoom:
         self.invigil("keys", "root", "--out", keys, "--institution", INSTITUTION, *protect)
         self.invigil("keys", "representative", "--name", "exam-office", "--out", keys, *protect)
         self.invigil(
-            "keys", "recipient-set", "--root", keys / "root.json", *protect, "--institution", INSTITUTION,
-            "--representative", keys / "exam-office.pub.json", "--version", "1", "--out", keys / "recipient-set.json",
+            "keys", "recipient-set", "--root", keys / "root.key", *protect, "--institution", INSTITUTION,
+            "--representative", keys / "representative.json", "--version", "1", "--out", keys / "recipient-set.json",
         )  # fmt: skip
         (keys / "policy.toml").write_text(self._policy_toml())
         self.invigil(
-            "policy", "sign", keys / "policy.toml", "--root", keys / "root.json", *protect,
+            "policy", "sign", keys / "policy.toml", "--root", keys / "root.key", *protect,
             "--out", keys / "policy.json",
         )  # fmt: skip
 
@@ -188,6 +191,8 @@ class DemoRoom:
             "--camera", desk.camera, "--store", self.node_folder(desk.id) / "store", "--run-dir", run_dir,
             *(["--no-broker-tls"] if self.embedded_broker else []), "--out", self.node_folder(desk.id),
         )  # fmt: skip
+        settings = self.node_folder(desk.id) / "node.toml"
+        settings.write_text(settings.read_text() + f"light_pin = {LIGHT_PIN}\n")
 
     def node_folder(self, desk: str) -> Path:
         """Where one desk's bundle and store lie."""
@@ -235,6 +240,7 @@ class DemoRoom:
                 f"{desk} {part}",
                 [*INVIGIL, "node", part, "--config", str(config)],
                 self._log(f"{desk}-{part}"),
+                env=NODE_ENVIRONMENT,
             )
             for part in ("camera", "inference", "sync")
         }
@@ -267,6 +273,19 @@ class DemoRoom:
         client = ControllerClient(self.url, self.root / "room" / "trust" / "room-ca.pem")
         client.log_in(ACCOUNT, self.password_file.read_text().strip())
         return client
+
+    def wait_ready(self, client: ControllerClient, timeout_s: float = 40) -> float:
+        """Until every desk passes its own checks and could start."""
+
+        def all_ready() -> bool:
+            return all(tile["state"] == "ready" for tile in client.get("/api/room")["tiles"])
+
+        return wait_until("all desks ready", all_ready, timeout_s)
+
+    def recording(self, client: ControllerClient, desk: str) -> bool:
+        """Whether a desk records and has a durable fragment."""
+        tile = client.tile(desk)
+        return tile["state"] == "recording" and tile["recording_age_s"] is not None
 
     @property
     def url(self) -> str:

@@ -63,6 +63,7 @@ def write_bundle(
     root_public_key = read_root_key(root_key)
     document = verified_recipient_set(recipient_set, root_public_key, settings.institution)
     controller_public_key = (authority.folder / "trust" / "controller.pub").read_bytes()
+    pin_institution(authority.folder / "trust", root_public_key, document)
 
     key = Ed25519PrivateKey.generate()
     certificate = authority.issue(
@@ -73,9 +74,28 @@ def write_bundle(
     write_file(trust / "root.pub", public_key_line(root_public_key))
     write_file(trust / "recipient-set.json", canonical(document))
     write_file(trust / "device.pem", certificate_pem(certificate))
+    write_file(authority.folder / "trust" / "desks" / f"{settings.desk}.pem", certificate_pem(certificate))
     write_file(trust / "device.key", private_key_pem(key), secret=True)
     write_file(out / "node.toml", node_toml(settings, authority.room).encode())
     return load_config(out / "node.toml", NodeConfig)
+
+
+def pin_institution(room_trust: Path, root_key: Ed25519PublicKey, recipient_set: dict[str, Any]) -> None:
+    """Put root.pub and the recipient set into the room's own trust folder, which goes to the controller.
+
+    Raises NotTrusted for another root key than the room has or an older set: a room has one institution.
+    """
+    root_path, set_path = room_trust / "root.pub", room_trust / "recipient-set.json"
+    if root_path.exists() and read_root_key(root_path) != root_key:
+        raise NotTrusted(
+            f"{root_path} is another root key",
+            "a room has one institution; remove that file only to hand the room over",
+        )
+    if set_path.exists():
+        present = verify_recipient_set(load_document(set_path), root_key, 0)
+        verify_recipient_set(recipient_set, root_key, present.version)
+    write_file(root_path, public_key_line(root_key))
+    write_file(set_path, canonical(recipient_set))
 
 
 def node_toml(settings: DeskSettings, room: str) -> str:

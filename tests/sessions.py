@@ -120,7 +120,14 @@ class Built:
 
     def arguments(self, command: str, *more: str | Path) -> list[str]:
         """Command line for `open` or `report`."""
-        keys = ["--key", str(self.key), "--passphrase-file", str(self.passphrase), "--config", str(self.config)]
+        keys = [
+            "--key",
+            str(self.key),
+            "--passphrase-file",
+            str(self.passphrase),
+            "--config",
+            str(self.config),
+        ]
         return [command, str(self.folder), *keys, *(str(part) for part in more)]
 
 
@@ -188,7 +195,9 @@ class _Recorder:
         self._plan = plan
         self._room = room
         self._film = film
-        people = tuple(representative(number).representative(f"person {number}") for number in plan.recipients)
+        people = tuple(
+            representative(number).representative(f"person {number}") for number in plan.recipients
+        )
         self.recipients = RecipientSet(INSTITUTION, 2, CREATED, people)
         self._frontier = Frontier()
         self._leaves = 0

@@ -114,7 +114,21 @@ def _named(session: LocalSession) -> Iterator[FileCheck]:
             segment.name, segment.start_90k, segment.end_90k, f"{segment.records} records{open_ended}"
         )
     for wrap in manifest.wraps:
-        yield FileCheck(wrap.name, 0, end, "wrapped key")
+        start_90k, end_90k = _span_of_key(session, wrap.name)
+        yield FileCheck(wrap.name, start_90k, end_90k, "wrapped key")
+
+
+def _span_of_key(session: LocalSession, name: str) -> tuple[int, int]:
+    """What nobody could open without this wrap: the segments of its epoch and class (<sid>.<epoch>.<class>.evk)."""
+    segments = [
+        segment
+        for segment in session.manifest.segments
+        if name == f"{session.manifest.sid}.{segment.epoch}.{segment.cls}.evk"
+    ]
+    return (
+        min((segment.start_90k for segment in segments), default=0),
+        max((segment.end_90k for segment in segments), default=session.end_90k),
+    )
 
 
 def _lost(name: str, time_90k: int, cause: str) -> Finding:

@@ -17,7 +17,7 @@ from appliance.camera.light import Light, LitSource
 from appliance.camera.preview import preview_jpeg
 from appliance.camera.source import Frame, open_source
 from appliance.clock import Clock
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, CameraStuck
 from appliance.frames import FrameRingWriter
 from appliance.policy import Video
 
@@ -81,7 +81,10 @@ class WatchLease:
 
 
 class Capture(threading.Thread):
-    """Runs while a session records. `camera_open` and `lost_fragments` are facts for the status."""
+    """Runs while a session records; `camera_open` and `lost_fragments` are facts for the status.
+
+    After `stuck` only a new process helps.
+    """
 
     def __init__(
         self,
@@ -99,6 +102,7 @@ class Capture(threading.Thread):
         super().__init__(daemon=True, name="capture")
         self.camera_open = False
         self.lost_fragments = 0
+        self.stuck: CameraStuck | None = None
         self._spec = spec
         self._video = video
         self._light = light
@@ -123,6 +127,9 @@ class Capture(threading.Thread):
             try:
                 with self._source() as source:
                     self._film(source, lost)
+            except CameraStuck as error:
+                self.stuck = error
+                break
             except ApplianceError as error:
                 self.camera_open = False
                 if not lost:
@@ -131,6 +138,8 @@ class Capture(threading.Thread):
                 lost = True
                 self._stopping.wait(REOPEN_DELAY_S)
         self.camera_open = False
+        if self.stuck is None:
+            self._light.off()
 
     def _source(self) -> LitSource:
         video = self._video

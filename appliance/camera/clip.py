@@ -75,12 +75,9 @@ class ClipSource:
     def open(self) -> None:
         """Begin to play now; raises BadInput for a file that is no video or shorter than `start_s`."""
         self._load()
-        duration = self._stream.duration
-        base = self._stream.time_base
-        if duration is None or base is None or not self._stream.average_rate:
+        if not self._length_s or not self._stream.average_rate:
             self.close()
             raise BadInput(f"clip has no known length: {self._path}", HINT)
-        self._length_s = float(duration * base)
         if self._start_s >= self._length_s:
             self.close()
             raise BadInput(
@@ -142,6 +139,10 @@ class ClipSource:
             self.close()
             raise BadInput(f"clip cannot be read: {self._path}", HINT) from error
         self._stream.thread_type = "NONE"
+        # Matroska tells the length of the file only, in microseconds.
+        duration, base = self._stream.duration, self._stream.time_base
+        whole_s = (self._container.duration or 0) / 1e6
+        self._length_s = float(duration * base) if duration and base else whole_s
         self._begin_pass(0)
 
     def _begin_pass(self, number: int) -> None:

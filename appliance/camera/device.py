@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 
 from appliance.camera.source import Frame
 from appliance.clock import Clock
-from appliance.errors import CameraUnavailable
+from appliance.errors import CameraStuck, CameraUnavailable
 
 CABLE_HINT = "check the camera's cable and that no other program uses it"
 
@@ -72,7 +72,7 @@ class DeviceCamera(ABC):
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._failure is not None, self._open_timeout_s)
             if not self._ready:
-                raise self._failure or CameraUnavailable(f"{self.description} does not start", CABLE_HINT)
+                raise self._failure or CameraStuck(f"{self.description} does not start", CABLE_HINT)
             self._alive_mono_ns = self._clock.mono_ns()
 
     def read(self, timeout_s: float) -> Frame | None:
@@ -106,7 +106,7 @@ class DeviceCamera(ABC):
             self._stopping = True
         self._thread.join(self._lost_after_s)
         if self._thread.is_alive():
-            raise CameraUnavailable(f"{self.description} does not close", "the service has to be restarted")
+            raise CameraStuck(f"{self.description} does not close", "the service has to be restarted")
         self._thread = None
 
     def __enter__(self) -> Self:

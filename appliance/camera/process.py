@@ -124,6 +124,8 @@ class CameraProcess:
             except queue.Empty:
                 item = Wake()
             self._handle(item)
+            if self._running is not None and self._running.capture.stuck is not None:
+                raise self._running.capture.stuck
             self._tell_facts()
             if self._running is None:
                 notify("WATCHDOG=1")
@@ -389,4 +391,7 @@ class CameraProcess:
         except ApplianceError as error:
             log.warning("camera.probe_failed reason=%s", error)
             return str(error)
+        finally:
+            # Nothing is armed: a light left on by a crash, or by a camera that is not there, goes out.
+            self._light.off()
         return None

@@ -62,11 +62,18 @@ class Frame:
 class CameraSource(Protocol):
     """A camera, or a clip that behaves like one. `with source:` opens and closes it.
 
-    One thread reads. `dropped_frames` counts the frames that were there but not read in time.
+    One thread reads.
     """
 
-    description: str
-    dropped_frames: int
+    @property
+    def description(self) -> str:
+        """What it is, for messages."""
+        ...
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that were there but not read in time."""
+        ...
 
     def open(self) -> None:
         """Start the sensor; raises CameraUnavailable or BadInput."""

@@ -21,7 +21,7 @@ from appliance.evf.errors import BadKeyFile, BadPassphrase, EvfError
 from appliance.evf.signed import decode_base64
 
 ITERATIONS = 600_000
-MIN_ITERATIONS = 210_000  # OWASP password storage cheat sheet 2023, PBKDF2-HMAC-SHA512; F081
+MIN_ITERATIONS = 210_000  # OWASP password storage guide 2023, PBKDF2-HMAC-SHA512; F081
 MAX_ITERATIONS = 20_000_000  # a stranger's file must not keep a machine busy for minutes
 MAX_FILE_BYTES = 16_384
 _SALT_BYTES = 32

@@ -48,6 +48,7 @@ class SegmentWriter:
         base_key[:] = bytes(len(base_key))
         self._chain = chain_start(header_bytes, commit)
         self._next_index = 0
+        self._scratch = bytearray()
         self.header = header
         self.prefix = header_bytes + commit
 
@@ -95,14 +96,17 @@ class SegmentWriter:
         pre = Pre(kind, key_frame, index, length, time_90k).encode()
         sframe_header = encode_header(key.kid, index)
         start = PRE_BYTES + len(sframe_header)
-        buffer = bytearray(start + length + TAG_BYTES)
-        buffer[:PRE_BYTES] = pre
-        buffer[PRE_BYTES:start] = sframe_header
+        total = start + length + TAG_BYTES
+        # One buffer for all records: a fresh one each time halved the throughput (page faults; bench/evf_write.py).
+        if len(self._scratch) < total:
+            self._scratch = bytearray(total)
+        self._scratch[:PRE_BYTES] = pre
+        self._scratch[PRE_BYTES:start] = sframe_header
         # From here the counter is spent: an interruption must not let another plaintext meet the same nonce.
         self._next_index += 1
-        with memoryview(buffer) as view, view[start:] as sealed:
+        with memoryview(self._scratch) as view, view[start:total] as sealed:
             key.seal_into(index, sframe_header, pre, plaintext, sealed)
-        data = bytes(buffer)
+            data = bytes(view[:total])
         leaf = leaf_hash(data)
         self._chain = chain_next(self._chain, leaf)
         return SealedRecord(index, data, leaf, kind, time_90k, key_frame)

@@ -17,15 +17,14 @@ from appliance.evf.canonical import canonical
 from appliance.evf.errors import EvfError
 from appliance.evidence.merkle import Frontier, leaf_hash
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS audit (
-  row INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL,
-  detail TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
-CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit
-  BEGIN SELECT RAISE(ABORT, 'audit rows are not deleted'); END;
-CREATE TRIGGER IF NOT EXISTS audit_keeps_values BEFORE UPDATE ON audit
-  BEGIN SELECT RAISE(ABORT, 'audit rows are not changed'); END;
-"""
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS audit (row INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL,"
+    " action TEXT NOT NULL, object TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL) STRICT",
+    "CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit"
+    " BEGIN SELECT RAISE(ABORT, 'audit rows are not deleted'); END",
+    "CREATE TRIGGER IF NOT EXISTS audit_keeps_values BEFORE UPDATE ON audit"
+    " BEGIN SELECT RAISE(ABORT, 'audit rows are not changed'); END",
+)
 _FIRST = bytes(32)
 
 
@@ -56,8 +55,8 @@ class AuditLog:
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
-        if not connection.in_transaction:
-            connection.executescript(_SCHEMA)
+        for statement in _SCHEMA:
+            connection.execute(statement)
 
     def append(self, actor: str, action: str, object: str, detail: Mapping[str, Any]) -> int:
         """Write one entry and return its row number; `detail` must have a canonical form (EvfError)."""

@@ -5,7 +5,6 @@ Pure. It is never written, never compared with anybody else's and has no default
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 # One minute of readable frames (openpilot calibrates its driver's pose over the same time).
@@ -13,7 +12,9 @@ LEARN_S = 60.0
 # A camera stands at most this far beside or above the middle of the work; more is not a habit but a look
 # away.
 CLAMP_YAW_DEG = 15.0
-CLAMP_PITCH_DEG = 15.0
+CLAMP_UP_DEG = 15.0
+# A minute of writing must not make the desk the direction that looking down is told by.
+CLAMP_DOWN_DEG = 5.0
 
 
 @dataclass
@@ -40,13 +41,12 @@ class Baseline:
     @property
     def yaw_deg(self) -> float:
         """Usual yaw: straight ahead at first, the mean after a minute, in proportion between."""
-        return self._settled(self._mean_yaw_deg, CLAMP_YAW_DEG)
+        return self._settled(self._mean_yaw_deg, -CLAMP_YAW_DEG, CLAMP_YAW_DEG)
 
     @property
     def pitch_deg(self) -> float:
         """Usual pitch, in the same way."""
-        return self._settled(self._mean_pitch_deg, CLAMP_PITCH_DEG)
+        return self._settled(self._mean_pitch_deg, -CLAMP_DOWN_DEG, CLAMP_UP_DEG)
 
-    def _settled(self, mean_deg: float, clamp_deg: float) -> float:
-        clamped = math.copysign(min(abs(mean_deg), clamp_deg), mean_deg)
-        return clamped * self.learned_s / LEARN_S
+    def _settled(self, mean_deg: float, lowest_deg: float, highest_deg: float) -> float:
+        return min(max(mean_deg, lowest_deg), highest_deg) * self.learned_s / LEARN_S

@@ -59,8 +59,8 @@ _AVERAGE_FACE = (
     (35, 265, -56.1, -27.0, 20.6),
 )
 _PAIRS = [(left, right, x, y, z) for left, right, x, y, z in _AVERAGE_FACE if left != right]
-_INDEX = np.array([row[0] for row in _AVERAGE_FACE] + [row[1] for row in _PAIRS])
-_FACE_MM = np.array(
+FACE_INDEX = np.array([row[0] for row in _AVERAGE_FACE] + [row[1] for row in _PAIRS])
+FACE_MM = np.array(
     [row[2:] for row in _AVERAGE_FACE] + [(-row[2], row[3], row[4]) for row in _PAIRS], np.float64
 )
 
@@ -88,9 +88,12 @@ def estimate(points: NDArray[np.float32], width: int, height: int) -> HeadPose |
     camera = np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
     # SQPnP (Terzakis and Lourakis 2020) has no starting point to be led astray by, so that no frame depends
     # on another.
-    found, rotation, place = cv2.solvePnP(
-        _FACE_MM, points[_INDEX, :2].astype(np.float64), camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP
-    )
+    shown = points[FACE_INDEX, :2].astype(np.float64)
+    try:
+        found, rotation, place = cv2.solvePnP(FACE_MM, shown, camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP)
+    except cv2.error:
+        # It refuses points that lie in one spot or are not numbers.
+        return None
     if not found or not float(place[2, 0]) > 0.0:
         return None
     turn = _aimed_at(place[:, 0].astype(np.float64, copy=False)) @ cv2.Rodrigues(rotation)[0]

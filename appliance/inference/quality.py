@@ -37,7 +37,7 @@ def assess(frame_bgr: NDArray[np.uint8], face: tuple[float, float, float, float]
     window behind a well lit face, or a dark hall round it, does not matter.
     """
     scale = min(1.0, MEASURED_SIDE_PX / max(frame_bgr.shape[:2]))
-    small = cv2.resize(frame_bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = _shrunk(frame_bgr, scale)
     grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     lit = _inside(grey, face, scale)
     cumulative = np.cumsum(np.bincount(lit.reshape(-1), minlength=256)) / lit.size
@@ -68,5 +68,10 @@ def _inside(
 
 
 def _block_spread(grey: NDArray[np.uint8]) -> float:
-    blocks = cv2.resize(grey, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
-    return float(blocks.astype(np.float32).std())
+    return float(_shrunk(grey, 1 / 16).astype(np.float32).std())
+
+
+def _shrunk(picture: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

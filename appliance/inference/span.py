@@ -49,9 +49,14 @@ class Span:
         """Take one reading. After "closed" the span's values stand until `clear`."""
         elapsed_ns = 0 if self._last_ns is None else max(0, now_ns - self._last_ns)
         self._last_ns = now_ns
+        if self.start_ns is not None and now_ns - self._last_assessed_ns >= UNASSESSABLE_ENDS_NS:
+            self._smooth = 0.0
+            if self.is_open:
+                return "closed"
+            self.clear()
         if value is None:
             self._unassessed_ns += elapsed_ns
-            return self._give_up(now_ns)
+            return None
         step_ns = min(elapsed_ns, MAX_STEP_NS)
         self._unassessed_ns += elapsed_ns - step_ns
         self._last_assessed_ns = now_ns
@@ -112,13 +117,4 @@ class Span:
                 self.clear()
             elif self._rested_ns >= self.rule.rest_s * 1e9:
                 return "closed"
-        return None
-
-    def _give_up(self, now_ns: int) -> Literal["closed"] | None:
-        if self.start_ns is None or now_ns - self._last_assessed_ns < UNASSESSABLE_ENDS_NS:
-            return None
-        self._smooth = 0.0
-        if self.is_open:
-            return "closed"
-        self.clear()
         return None

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from appliance.config import RoomConfig
 from appliance.errors import BadConfig, PortInUse, RoomUnreachable
@@ -70,16 +71,19 @@ def run_broker(config: RoomConfig, folder: Path) -> subprocess.Popen[bytes]:
     return _start([mosquitto_program(), "-c", str(settings)], config)
 
 
+def become_broker(config: RoomConfig, folder: Path) -> NoReturn:
+    """Replace this process by the broker (for systemd); without `broker_tls` by the demo's. Raises as run_broker."""
+    if config.broker_tls:
+        command = [mosquitto_program(), "-c", str(broker_config(config, folder))]
+    else:
+        command = _embedded_command(config)
+    require_free_port(config.broker_host, config.broker_port)
+    os.execv(command[0], command)  # noqa: S606  no shell; the program is named above
+
+
 def embedded_broker(config: RoomConfig) -> subprocess.Popen[bytes]:
     """Start the demo's broker (loopback, no TLS, no ACL: `appliance.room.embedded_broker`), wait for its port."""
-    command = [
-        sys.executable,
-        "-m",
-        "appliance.room.embedded_broker",
-        config.broker_host,
-        str(config.broker_port),
-    ]
-    return _start(command, config)
+    return _start(_embedded_command(config), config)
 
 
 def mosquitto_program() -> str:
@@ -110,6 +114,11 @@ def require_free_port(host: str, port: int) -> None:
             f"cannot listen at {host}, port {port}: {(error.strerror or str(error)).lower()}",
             "broker_host is an address of this machine, by which the nodes reach it",
         ) from error
+
+
+def _embedded_command(config: RoomConfig) -> list[str]:
+    module = "appliance.room.embedded_broker"
+    return [sys.executable, "-m", module, config.broker_host, str(config.broker_port)]
 
 
 def _start(command: list[str], config: RoomConfig) -> subprocess.Popen[bytes]:

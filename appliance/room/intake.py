@@ -44,6 +44,10 @@ class Intake:
         self._granting = Granting(room)
         self._tasks: set[asyncio.Task[None]] = set()
 
+    async def settled(self) -> None:
+        """Wait for the grant answers that are under way."""
+        await asyncio.gather(*self._tasks)
+
     def preview(self, desk: str, jpeg: bytes) -> None:
         """Keep the newest still in RAM."""
         if desk in self._room.live.desks:

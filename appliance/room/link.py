@@ -104,8 +104,8 @@ class Link:
             self._config.broker_host,
             self._config.broker_port,
             identifier=f"controller-{self._config.room}",
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=True,
+            # the demo's embedded broker, the only one without TLS, speaks 3.1.1
+            protocol=aiomqtt.ProtocolVersion.V5 if self._tls else aiomqtt.ProtocolVersion.V311,
             keepalive=10,
             tls_context=self._tls,
             max_queued_incoming_messages=MAX_WAITING_MESSAGES,

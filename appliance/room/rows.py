@@ -12,7 +12,7 @@ _SELECT = "SELECT s.*, w.refused AS witness_refused FROM sessions s LEFT JOIN wi
 
 def session_row(connection: sqlite3.Connection, sid: str) -> sqlite3.Row:
     """One session with what the witness said; raises BadInput for an unknown one."""
-    row: sqlite3.Row | None = connection.execute(f"{_SELECT} WHERE s.sid = ?", (sid,)).fetchone()  # noqa: S608  constant
+    row: sqlite3.Row | None = connection.execute(f"{_SELECT} WHERE s.sid = ?", (sid,)).fetchone()
     if row is None:
         raise BadInput("this room has no such session", "sessions are listed at /api/room")
     return row
@@ -20,7 +20,7 @@ def session_row(connection: sqlite3.Connection, sid: str) -> sqlite3.Row:
 
 def decisions_of(connection: sqlite3.Connection, sid: str) -> tuple[str, Decisions] | None:
     """Desk and decisions of one session, None for an unknown one."""
-    row = connection.execute(f"{_SELECT} WHERE s.sid = ?", (sid,)).fetchone()  # noqa: S608  constant
+    row = connection.execute(f"{_SELECT} WHERE s.sid = ?", (sid,)).fetchone()
     return (row["desk"], _decisions(row)) if row else None
 
 

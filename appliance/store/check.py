@@ -47,8 +47,9 @@ def check_store(root: Path) -> list[Problem]:
     try:
         # One read transaction: rows that the camera process adds meanwhile do not confuse the comparison.
         connection.execute("BEGIN")
-        problems += _check_database(connection, "index.db")
-        if not problems:
+        broken = list(_check_database(connection, "index.db"))
+        problems += broken
+        if not broken:
             problems += _check_uuid(layout, connection)
             problems += _check_segments(layout, connection)
             problems += _check_wraps(layout, connection)

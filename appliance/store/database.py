@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +28,22 @@ class WriterConnection(sqlite3.Connection):
     """The one writing connection of a database file; closing it gives the lock back."""
 
     lock_fd: int | None = None
+    path: Path
 
     def close(self) -> None:
         """Close and unlock; may be called twice."""
+        if self.lock_fd is None:
+            super().close()
+            return
+        # The last connection to close would delete the log, without which a reader under another user, who may not
+        # create it, cannot open the database. A reader that closes last leaves it, here emptied.
+        with suppress(sqlite3.Error), closing(_open_read_only(self.path)) as last:
+            last.execute("PRAGMA user_version").fetchone()
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            super().close()
         super().close()
-        if self.lock_fd is not None:
-            os.close(self.lock_fd)
-            self.lock_fd = None
+        os.close(self.lock_fd)
+        self.lock_fd = None
 
 
 def connect_writer(path: Path) -> WriterConnection:
@@ -47,7 +56,7 @@ def connect_writer(path: Path) -> WriterConnection:
         connection = sqlite3.connect(
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=WriterConnection
         )
-        connection.lock_fd = lock_fd
+        connection.lock_fd, connection.path = lock_fd, path
     except sqlite3.Error as error:
         os.close(lock_fd)
         raise store_failure(f"cannot open {path.name}", error) from error
@@ -69,13 +78,7 @@ def connect_writer(path: Path) -> WriterConnection:
 def connect_reader(path: Path, newest_schema: int) -> sqlite3.Connection:
     """Open an existing database: never checkpoints, never writes. StoreFailed if its schema is newer."""
     try:
-        connection = sqlite3.connect(
-            path.resolve().as_uri() + "?mode=ro",
-            uri=True,
-            timeout=_BUSY_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = _open_read_only(path)
     except sqlite3.Error as error:
         raise store_failure(f"cannot read {path.name}", error) from error
     try:
@@ -112,9 +115,9 @@ def migrate(path: Path, steps: Sequence[Callable[[Database], None]]) -> None:
                 step(database)
                 database.execute(f"PRAGMA user_version = {number}")
         fsync_dir(path.parent)
+    except StoreFailed:
+        raise
     except (sqlite3.Error, OSError) as error:
-        if isinstance(error, StoreFailed):
-            raise
         raise store_failure(f"cannot bring {path.name} to schema {len(steps)}", error) from error
     finally:
         connection.close()
@@ -155,6 +158,16 @@ class Transactions:
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path.resolve().as_uri() + "?mode=ro",
+        uri=True,
+        timeout=_BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 def _lock(path: Path) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from appliance.clock import Clock, utc_text
 from appliance.errors import StoreFailed
 from appliance.evf.canonical import canonical
-from appliance.evf.format import Header
+from appliance.evf.format import Header, check_class, check_sid
 from appliance.store.database import Transactions, connect_writer, migrate
 from appliance.store.durable import (
     OPERATING_SYSTEM,
@@ -58,7 +58,8 @@ class RecordingStore:
             raise
 
     def begin_session(self, session: NewSession) -> None:
-        """Commit a new session; StoreFailed while another one is active or if it is known already."""
+        """Commit a new session; StoreFailed while another is active or if known already, EvfError for its sid."""
+        check_sid(session.sid)  # it becomes a directory's name
         active = self.active_session()
         if active is not None:
             raise StoreFailed(f"session {active.sid} is still recording", "end it before another begins")
@@ -87,6 +88,8 @@ class RecordingStore:
 
     def write_wrap(self, sid: str, epoch: int, cls: str, data: bytes) -> None:
         """Make the wrapped key of (session, epoch, class) durable: file, then row. Never overwrites one."""
+        check_sid(sid)
+        check_class(cls)
         name = wrap_name(sid, epoch, cls)
         path = self.layout.wrap(name)
         if path.exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appliance.clock import Clock, utc_text
+from appliance.errors import StoreFailed
 from appliance.evf.errors import EvfError
 from appliance.evf.reader import ScannedRecord, SegmentScan, scan_segment
 from appliance.store.database import Transactions
@@ -67,9 +68,9 @@ def recover(layout: Layout, transactions: Transactions, file_ops: FileOps, clock
         work.settle_wraps()
         work.settle_open_segments()
         work.settle_finished_segments()
+    except StoreFailed:
+        raise
     except OSError as error:
-        if type(error).__module__ == "appliance.errors":
-            raise
         raise store_failure("cannot recover the store", error) from error
     return work.finish()
 

@@ -75,7 +75,9 @@ def build_manifest(
         ended=session.ended or "",
         recipient_set_version=session.recipient_set_version,
         segments=segments,
-        wraps=tuple(WrapEntry(row.name, row.sha256, row.size_bytes) for row in parts.wraps if row.state == "there"),
+        wraps=tuple(
+            WrapEntry(row.name, row.sha256, row.size_bytes) for row in parts.wraps if row.state == "there"
+        ),
         events=tuple(EventLeaf(row.leaf_index, row.body) for row in parts.events),
         gaps=tuple(sorted(gaps, key=lambda gap: (gap.start_90k, gap.end_90k))),
         lost=_lost(parts, segments),
@@ -101,7 +103,7 @@ def _segment(row: SegmentRow) -> SegmentEntry:
         outcome=_OUTCOMES[row.state],
         start_90k=row.start_90k or 0,
         end_90k=row.end_90k or row.start_90k or 0,
-        leaf_runs=tuple((run.first, run.count) for run in row.leaf_runs),
+        leaf_runs=tuple((run.first, run.length) for run in row.leaf_runs),
     )
 
 
@@ -146,7 +148,7 @@ class Certificates:
     def certify(
         self, sid: str, policy: ExamPolicy, witness: Witness | None, unwitnessed: Sequence[tuple[int, int]]
     ) -> bytes | None:
-        """Make the manifest if it is due and not there yet; None while the session records or its end is unwitnessed."""
+        """Make the manifest if it is due; None while the session records or its end is unwitnessed."""
         existing = self.manifest(sid)
         if existing is not None:
             return existing
@@ -170,7 +172,9 @@ class Certificates:
             return None
         self.faults.pop(sid, None)
         self._kept[sid] = data
-        log.info("certificate.made sid=%s segments=%d gaps=%d", sid, len(manifest.segments), len(manifest.gaps))
+        log.info(
+            "certificate.made sid=%s segments=%d gaps=%d", sid, len(manifest.segments), len(manifest.gaps)
+        )
         return data
 
 

@@ -77,6 +77,7 @@ class SessionLog:
         self._controller_key = controller_key
         self._source = source
         self._sent: _Sent | None = None
+        self._refused = False
         self._base = Frontier()
         if source.leaf_count(sid) < witnessed_size:
             self.fault = "the log on this desk is shorter than what the room has witnessed"
@@ -84,7 +85,7 @@ class SessionLog:
             self._base = self._frontier_at(witnessed_size)
 
     def next_message(self, now_mono_ns: int) -> CheckpointMessage | None:
-        """What to send now: new leaves under a signed note, or the same again when no answer came; None if all is said."""
+        """New leaves under a signed note, or the same again when no answer came; None if there is nothing to say."""
         if self.fault:
             return None
         if self._sent is not None and now_mono_ns - self._sent.at_mono_ns < RESEND_S * 1e9:
@@ -104,14 +105,16 @@ class SessionLog:
             note=note,
         )
 
-    def connection_lost(self) -> None:
-        """Whatever was under way is sent again at the next turn."""
+    def connection_began(self) -> None:
+        """Whatever was under way is sent again; after a refusal once, since a person may have put the cause right."""
         self._sent = None
+        if self._refused:
+            self.fault, self._refused = "", False
 
     def answer(self, message: WitnessMessage) -> Cosigned | None:
-        """Take the controller's answer: a cosignature, a place to send again from, or a refusal, which is final."""
+        """Take the controller's answer: a cosignature, a place to send again from, or a refusal."""
         if message.refused is not None:
-            self.fault = f"the room refused this desk's log: {message.refused}"
+            self.fault, self._refused = f"the room refused this desk's log: {message.refused}", True
             return None
         count = self._source.leaf_count(self.sid)
         if not 0 <= message.size <= count:
@@ -140,7 +143,9 @@ class SessionLog:
 
     def _sign(self, frontier: Frontier) -> str:
         origin = session_origin(self._desk, self.sid)
-        return sign_checkpoint(origin, frontier.size, frontier.root(), self._device_key, node_key_name(self._desk))
+        return sign_checkpoint(
+            origin, frontier.size, frontier.root(), self._device_key, node_key_name(self._desk)
+        )
 
     def _frontier_at(self, size: int) -> Frontier:
         frontier = Frontier()

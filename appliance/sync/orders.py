@@ -134,7 +134,12 @@ class Orders:
                 self._ledger.set(_REPLIES, json.dumps([each.model_dump() for each in kept]))
         except StoreFailed as error:
             return _refusal(command.serial, _words(error))
-        log.info("order.%s kind=%s serial=%d", "obeyed" if reply.accepted else "refused", order.kind, command.serial)
+        log.info(
+            "order.%s kind=%s serial=%d",
+            "obeyed" if reply.accepted else "refused",
+            order.kind,
+            command.serial,
+        )
         return reply
 
     def _start(self, order: StartSession, command: Command, facts: DeskFacts) -> Effect:
@@ -149,7 +154,9 @@ class Orders:
             raise Refused("another session is still recording at this desk", "end it first")
         self._require_policy_fits(policy)
         if not facts.clock.synced:
-            raise ClockNotSynced(_clock_words(facts.clock), "wait for the room's clock or look at the network")
+            raise ClockNotSynced(
+                _clock_words(facts.clock), "wait for the room's clock or look at the network"
+            )
         age_s = (self._clock.wall() - parse_utc(command.issued)).total_seconds()
         if abs(age_s) > START_VALID_S:
             raise Refused(f"the order to start is {age_s:.0f} s old", "start the session again")
@@ -166,27 +173,42 @@ class Orders:
 
     def _require_policy_fits(self, policy: ExamPolicy) -> None:
         if policy.institution != self._config.institution:
-            raise Refused(f"the policy is of institution {policy.institution}", "this desk serves another one")
+            raise Refused(
+                f"the policy is of institution {policy.institution}", "this desk serves another one"
+            )
         if not policy.record_video:
-            raise Refused("the policy records no video", "nothing is recorded that the institution did not turn on")
+            raise Refused(
+                "the policy records no video", "nothing is recorded that the institution did not turn on"
+            )
         day = datetime.combine(policy.exam_date, time(), UTC)
         now = self._clock.wall()
         ends = day + timedelta(days=1, seconds=policy.duration_s) + DAY_ENDS_LATER
         if not day - DAY_BEGINS_EARLIER <= now < ends:
-            raise Refused(f"the exam of this policy is on {policy.exam_date.isoformat()}", "use the policy of today's exam")
+            raise Refused(
+                f"the exam of this policy is on {policy.exam_date.isoformat()}",
+                "use the policy of today's exam",
+            )
         if policy.retention_end <= now.date():
-            raise Refused("the policy's retention date has passed", "ask the institution for a policy that is in force")
+            raise Refused(
+                "the policy's retention date has passed", "ask the institution for a policy that is in force"
+            )
 
     def _recipient_set(self) -> RecipientSet:
         document = load_document(self._trust.recipient_set)
-        recipients = verify_recipient_set(document, self._trust.root_key, self._ledger.recipient_set_version())
+        recipients = verify_recipient_set(
+            document, self._trust.root_key, self._ledger.recipient_set_version()
+        )
         if recipients.institution != self._config.institution:
             raise NotTrusted("the recipient set is another institution's", "provision this desk again")
         return recipients
 
     def _end(self, order: EndSession, command: Command) -> Effect:
         self._require_known(order.sid)
-        ended = {**order.model_dump(mode="json"), "issued": command.issued, "ended_at": utc_text(self._clock.wall())}
+        ended = {
+            **order.model_dump(mode="json"),
+            "issued": command.issued,
+            "ended_at": utc_text(self._clock.wall()),
+        }
         return lambda: self._ledger.order_end(order.sid, ended)
 
     def _release(self, order: Release, payload: bytes) -> Effect:
@@ -214,13 +236,17 @@ class Orders:
             raise Refused("the session is not released", "approve it first")
         objects = len(self._ledger.uploads(order.sid))
         if order.objects != objects:
-            raise Refused(f"the storage has {order.objects} objects, the session {objects}", "read the storage again")
+            raise Refused(
+                f"the storage has {order.objects} objects, the session {objects}", "read the storage again"
+            )
         return lambda: self._ledger.set_state(order.sid, "synced")
 
     def _require_known(self, sid: str) -> str:
         known = self._ledger.order(sid)
         if known is None:
-            raise Refused("this session was never ordered at this desk", "look for it at the desk that recorded it")
+            raise Refused(
+                "this session was never ordered at this desk", "look for it at the desk that recorded it"
+            )
         return known.state
 
     def _require_certified(self, sid: str, manifest_sha256: str | None) -> str:
@@ -230,7 +256,9 @@ class Orders:
         if ours is None:
             raise Refused("the session is not certified yet", "wait for its certificate")
         if manifest_sha256 not in (None, ours):
-            raise Refused("the order names another manifest than this desk's", "look at the certificate again")
+            raise Refused(
+                "the order names another manifest than this desk's", "look at the certificate again"
+            )
         if state == "discarded":
             raise Refused("the session was discarded", "")
         return state
@@ -255,5 +283,6 @@ def _clock_words(reading: ClockReading) -> str:
     if reading.offset_s is None:
         return "this desk has not heard the room's clock"
     if abs(reading.offset_s) >= MAX_OFFSET_S:
-        return f"the clock is {abs(reading.offset_s):.1f} s {'behind' if reading.offset_s > 0 else 'ahead of'} the room's"
+        side = "behind" if reading.offset_s > 0 else "ahead of"
+        return f"the clock is {abs(reading.offset_s):.1f} s {side} the room's"
     return "this desk has not heard the room's clock for half a minute"

@@ -53,7 +53,11 @@ class ObservationOutbox:
 
     def add(self, message: Message) -> bool:
         """Take the camera's message; False if it is not an observation."""
-        body = {"sid": message.get("sid"), "number": message.get("number"), "observation": message.get("report")}
+        body = {
+            "sid": message.get("sid"),
+            "number": message.get("number"),
+            "observation": message.get("report"),
+        }
         try:
             observation = ObservationMessage.model_validate(body)
         except ValidationError:

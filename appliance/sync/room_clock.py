@@ -1,6 +1,6 @@
 """How far the node's clock is from the room controller's, which is the room's time server (pure).
 
-Used by the sync process's main thread; a restart begins without an estimate, so the desk is not armed until it has heard.
+Used by the sync process's main thread; a restart begins without an estimate, so the desk is not armed before.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RoomClock:
         self._heard_mono_ns = arrived_mono_ns
 
     def reading(self) -> ClockReading:
-        """The estimate now. A step of the own wall clock shows at once, since samples are held against monotonic time."""
+        """The estimate now. A step of the own wall clock shows at once: samples are held against monotonic time."""
         mono_ns, wall = self._clock.mono_ns(), self._clock.wall()
         own_s = self._own_difference_s(mono_ns, wall)
         if abs(own_s - self._wall_minus_mono_s) >= STEP_S:

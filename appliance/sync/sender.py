@@ -6,11 +6,11 @@ A file is held against its digests before a byte of it leaves. A 200 means only 
 from __future__ import annotations
 
 import logging
+import queue
 import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 AT_A_TIME = 3
 TIMEOUT_S = 30.0  # of one connect, read or write, not of the whole file
+CLOSE_WAIT_S = 1.0
 _CHUNK_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 4096
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
@@ -91,22 +92,42 @@ class Sender:
             follow_redirects=False,
             trust_env=False,
         )
-        self._pool = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="upload")
+        self._jobs: queue.SimpleQueue[tuple[PutJob, Callable[[], bool]] | None] = queue.SimpleQueue()
+        # Daemons: a server that does not answer must not hold up the end of the process.
+        self._threads = [
+            threading.Thread(target=self._run, daemon=True, name=f"upload-{number}")
+            for number in range(AT_A_TIME)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, job: PutJob, still_wanted: Callable[[], bool] = lambda: True) -> None:
-        """Queue a PUT. `still_wanted` is asked before every chunk, in a sender's thread."""
-        self._pool.submit(self._put, job, still_wanted)
+        """Queue a PUT. `still_wanted` is asked before it begins and before every chunk, in a sender's thread."""
+        self._jobs.put((job, still_wanted))
 
     def close(self) -> None:
         """Cut off what is under way; the bucket's content decides at the next start."""
         self._stopping.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(CLOSE_WAIT_S)
         self._client.close()
 
-    def _put(self, job: PutJob, still_wanted: Callable[[], bool]) -> None:
-        outcome, reason = self._attempt(job, still_wanted)
-        log.info("upload.put sid=%s name=%s outcome=%s reason=%s", job.sid, job.facts.name, outcome.value, reason)
-        self._emit(PutDone(job.sid, job.round_number, job.facts.name, outcome, reason))
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, still_wanted = item
+            if self._stopping.is_set() or not still_wanted():
+                continue
+            outcome, reason = self._attempt(job, still_wanted)
+            log.info(
+                "upload.put sid=%s name=%s outcome=%s reason=%s",
+                job.sid,
+                job.facts.name,
+                outcome.value,
+                reason,
+            )
+            self._emit(PutDone(job.sid, job.round_number, job.facts.name, outcome, reason))
 
     def _attempt(self, job: PutJob, still_wanted: Callable[[], bool]) -> tuple[Outcome, str]:
         problem = unfit(job.content, job.facts)

@@ -37,7 +37,11 @@ class CameraFacts:
 
 def camera_facts(message: dict[str, object], now_mono_ns: int) -> CameraFacts:
     """From the local link's `facts`; what has another type than it should counts as not said."""
-    rate_hz, problem, faults = message.get("inference_rate_hz"), message.get("camera_problem"), message.get("faults")
+    rate_hz, problem, faults = (
+        message.get("inference_rate_hz"),
+        message.get("camera_problem"),
+        message.get("faults"),
+    )
     return CameraFacts(
         heard_mono_ns=now_mono_ns,
         camera_open=message.get("camera_open") is True,
@@ -91,7 +95,9 @@ def session_report(facts: SessionFacts) -> SessionReport:
         duration_90k=facts.duration_90k,
         leaves=facts.leaves,
         witnessed=min(facts.witnessed, facts.leaves),
-        gaps=tuple(GapReport(start_90k=gap.start_90k, end_90k=gap.end_90k, cause=gap.cause) for gap in facts.gaps),
+        gaps=tuple(
+            GapReport(start_90k=gap.start_90k, end_90k=gap.end_90k, cause=gap.cause) for gap in facts.gaps
+        ),
         manifest_sha256=facts.manifest_sha256,
         objects_total=facts.objects_total,
         objects_there=facts.objects_there,

@@ -16,7 +16,7 @@ from appliance.trust import HINT, load_certificate, load_device_key, load_public
 
 @dataclass(frozen=True)
 class DeskTrust:
-    """Keys to check with, the key to sign with, and the certificates that a manifest carries (device first, CA last)."""
+    """Keys to check with, the key to sign with, the certificates for manifests (device first, CA last)."""
 
     controller_key: Ed25519PublicKey
     root_key: Ed25519PublicKey

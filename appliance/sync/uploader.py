@@ -6,6 +6,7 @@ says is set aside with its reason while the others go on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from appliance.clock import parse_utc
 from appliance.errors import StorageNotAllowed
 from appliance.evf.canonical import canonical
 from appliance.policy import ExamPolicy
-from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, Grants, GrantRequest, ObjectFacts
+from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, GrantRequest, Grants, ObjectFacts
 from appliance.store.rows import Digests
-from appliance.store.view import RecordingView
+from appliance.store.view import RecordingView, SegmentRow, WrapRow
 from appliance.sync.sender import Outcome, PutDone, PutJob
 
 MAX_OBJECTS = 2048  # of one GrantRequest
@@ -49,19 +49,32 @@ class Change:
     attempted: bool = False
 
 
-def session_files(view: RecordingView, sid: str, approval: Mapping[str, object], manifest: bytes) -> list[UploadFile]:
-    """Everything that goes to the storage: segments and wraps as the index knows them, approval and manifest."""
-    files: list[UploadFile] = []
+def session_files(
+    view: RecordingView, sid: str, approval: Mapping[str, object], manifest: bytes
+) -> list[UploadFile]:
+    """Everything that goes to the storage: what the manifest names, the approval and the manifest itself.
+
+    A file that the index no longer knows as the manifest does comes with its `problem`.
+    """
+    body = json.loads(manifest)["body"]
+    known: dict[str, tuple[SegmentRow | WrapRow, Path]] = {}
     for segment in view.segments(sid):
-        if segment.state in ("closed", "open_ended") and segment.sha256 and segment.md5:
-            facts = ObjectFacts(
-                name=segment.name, size_bytes=segment.size_bytes, md5=segment.md5, sha256=segment.sha256
-            )
-            files.append(UploadFile(facts, view.layout.segment(sid, segment.name)))
+        known[segment.name] = (segment, view.layout.segment(sid, segment.name))
     for wrap in view.wraps(sid):
-        if wrap.state == "there":
-            facts = ObjectFacts(name=wrap.name, size_bytes=wrap.size_bytes, md5=wrap.md5, sha256=wrap.sha256)
-            files.append(UploadFile(facts, view.layout.wrap(wrap.name)))
+        known[wrap.name] = (wrap, view.layout.wrap(wrap.name))
+    files: list[UploadFile] = []
+    for entry in (*body["segments"], *body["wraps"]):
+        name, size_bytes, sha256 = entry["name"], entry["size_bytes"], entry["sha256"]
+        row, path = known.get(name, (None, view.layout.root / name))
+        fits = (
+            row is not None
+            and (row.size_bytes, row.sha256) == (size_bytes, sha256)
+            and row.state != "missing"
+        )
+        facts = ObjectFacts(
+            name=name, size_bytes=size_bytes, sha256=sha256, md5=(row.md5 or "") if row else ""
+        )
+        files.append(UploadFile(facts, path, "" if fits else "is missing, or the index says another digest"))
     files.append(_whole(APPROVAL_NAME, canonical(dict(approval))))
     files.append(_whole(MANIFEST_NAME, manifest))
     return files
@@ -70,7 +83,9 @@ def session_files(view: RecordingView, sid: str, approval: Mapping[str, object],
 def _whole(name: str, data: bytes) -> UploadFile:
     digests = Digests()
     digests.update(data)
-    return UploadFile(ObjectFacts(name=name, size_bytes=len(data), md5=digests.md5, sha256=digests.sha256), data)
+    return UploadFile(
+        ObjectFacts(name=name, size_bytes=len(data), md5=digests.md5, sha256=digests.sha256), data
+    )
 
 
 def require_allowed(policy: ExamPolicy, url: str) -> None:
@@ -102,7 +117,7 @@ class Upload:
         self.sid = sid
         self.fault = ""
         self.files = {item.facts.name: item for item in files}
-        self.set_aside = dict(set_aside)
+        self.set_aside = {item.facts.name: item.problem for item in files if item.problem} | dict(set_aside)
         self.there: set[str] = set()
         self.round_number = 0
         self._place = (room, desk, sid)
@@ -111,7 +126,7 @@ class Upload:
         self._asked_at: int | None = None
         self._not_before = 0
         self._fruitless = 0
-        self._newest_issued = ""
+        self._answered_issued = ""
         self._moved = False
         self._forbidden = False
 
@@ -135,11 +150,13 @@ class Upload:
         """What to send for these grants. Raises StorageNotAllowed, and sends nothing, if any address is not allowed."""
         if (grants.room, grants.desk, grants.sid) != self._place or self._asked_at is None:
             return [], []
-        if self._newest_issued and parse_utc(grants.issued) <= parse_utc(self._newest_issued):
+        if grants.issued == self._answered_issued:  # the broker delivered it twice
             return [], []
-        self._newest_issued = grants.issued
+        self._answered_issued = grants.issued
         self._asked_at = None
-        wanted = [grant for grant in grants.grants if grant.name in self.files and grant.name not in self.set_aside]
+        wanted = [
+            grant for grant in grants.grants if grant.name in self.files and grant.name not in self.set_aside
+        ]
         try:
             for grant in wanted:
                 require_allowed(self._policy, grant.url)
@@ -157,7 +174,11 @@ class Upload:
         self._moved, self._forbidden = bool(arrived), False
         self._outstanding = {grant.name for grant in wanted}
         first_refused = next(iter(grants.refused.items()), None)
-        self.fault = "" if first_refused is None else f"the room granted no upload of {first_refused[0]}: {first_refused[1]}"
+        self.fault = (
+            ""
+            if first_refused is None
+            else f"the room granted no upload of {first_refused[0]}: {first_refused[1]}"
+        )
         jobs = [
             PutJob(
                 self.sid,
@@ -196,6 +217,10 @@ class Upload:
         attempted = result.outcome is not Outcome.UNFIT
         return [Change(result.name, states.get(result.outcome, "failed"), result.reason, attempted)]
 
+    def stop(self) -> None:
+        """Send nothing more: what is under way is cut off."""
+        self._outstanding.clear()
+
     def wants(self, round_number: int) -> bool:
         """False once a round is over: what it still has under way is cut off. Asked from the sender's threads."""
         return round_number == self.round_number and bool(self._outstanding)
@@ -203,7 +228,9 @@ class Upload:
     def faults(self) -> list[str]:
         """In words, for the room."""
         words = [f"upload: {self.fault}"] if self.fault else []
-        return words + [f"upload: {name} is set aside: {reason}" for name, reason in sorted(self.set_aside.items())]
+        return words + [
+            f"upload: {name} is set aside: {reason}" for name, reason in sorted(self.set_aside.items())
+        ]
 
     def _finish_round(self, now: int) -> None:
         if self._forbidden:

@@ -101,6 +101,17 @@ def test_slow_reader_loses_frames_as_with_a_camera(clip: Path) -> None:
     assert late.taken_mono_ns == 1_000_000_000 + 500_000_000
 
 
+def test_clip_in_matroska_has_its_length_too(clip: Path, tmp_path: Path) -> None:
+    again = tmp_path / "greys.mkv"
+    with av.open(str(clip)) as film, av.open(str(again), "w") as copy:
+        stream = copy.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    assert read_numbers(playing(again, 10, start_s=1.7), 5) == [17, 18, 19, 0, 1]
+
+
 def test_after_an_hour_of_stall_the_clip_is_where_time_is(clip: Path) -> None:
     source = playing(clip, 10)
     source.read(1.0)

@@ -109,6 +109,19 @@ def test_round_trip(records: list[tuple[bytes, int, bool]], seg: int) -> None:
     assert read(data)[1] is Outcome.OPEN_ENDED
 
 
+def test_a_record_is_its_own_after_the_next_one() -> None:
+    """The writer reuses its buffer; what it gave out must not change, also behind a longer record."""
+    target = writer()
+    sealed = [
+        target.record(RecordKind.FRAGMENT, bytes([n]) * size, n)
+        for n, size in enumerate((50, 9000, 50, 0, 70))
+    ]
+    kept = [hashlib.sha256(b"\0" + record.data).digest() for record in sealed]
+    assert kept == [record.leaf for record in sealed]
+    data = target.prefix + b"".join(record.data for record in sealed) + target.end(9).data
+    assert [len(record.plaintext) for record in read(data)[0]] == [50, 9000, 50, 0, 70]
+
+
 def test_seeking_opens_one_record() -> None:
     records, _, _ = read(WHOLE)
     head = header().encode()
@@ -427,6 +440,19 @@ def test_header_round_trip_and_strict_shape() -> None:
         Header.decode(encoded[:-1])
     with pytest.raises(CorruptSegment):
         Header.decode(b"")
+
+
+@pytest.mark.parametrize(
+    ("position", "value"), [(0, 0), (4, 0), (4, 4), (4, 254), (5, 2), (5, 128), (6, 1), (7, 1)]
+)
+def test_unknown_types_and_reserved_bits_are_refused_without_the_key(position: int, value: int) -> None:
+    prefix, first, *_ = parts()
+    changed = bytearray(first)
+    changed[position] = value
+    with pytest.raises(CorruptSegment):
+        Pre.decode(bytes(changed[:24]))
+    scan = scan_segment(io.BytesIO(prefix + bytes(changed)))
+    assert (scan.records, scan.whole_bytes) == ([], len(prefix))
 
 
 @given(

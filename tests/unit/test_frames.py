@@ -275,11 +275,12 @@ def test_no_torn_frame_passes_while_the_writer_never_waits(
     until(ring.exists)
     end = time.monotonic() + LIMIT_S
     while (good < 300 or reader.torn_reads < 5) and time.monotonic() < end:
-        frame = reader.latest(last)
+        # Number 0 copies the same frame again and again, so that one core alone also switches in mid-copy.
+        frame = reader.latest(0)
         if frame is None:
             continue
         assert (frame.image == frame.taken_mono_ns % 256).all()
-        assert frame.sequence == frame.taken_mono_ns > last
+        assert frame.sequence == frame.taken_mono_ns >= last
         last = frame.sequence
         good += 1
     assert good >= 300

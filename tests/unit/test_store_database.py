@@ -120,7 +120,7 @@ def test_files_without_their_other_half_are_refused_and_kept(tmp_path: Path, los
         path.unlink()
     before = files_of(tmp_path)
     for _ in range(2):  # the refusal itself must not make the next start work
-        with pytest.raises(StoreFailed, match="index.db"):
+        with pytest.raises(StoreFailed, match=r"index\.db"):
             RecordingStore(tmp_path, ManualClock())
     assert files_of(tmp_path) == before != {}
 
@@ -148,10 +148,15 @@ def test_a_transaction_is_all_or_nothing_also_when_nested(tmp_path: Path) -> Non
     connection = connect_writer(tmp_path / "a.db")
     connection.execute("CREATE TABLE one (a)")
     transactions = Transactions(connection)
-    with pytest.raises(ZeroDivisionError), transactions.begin("outer"):
-        with transactions.begin("inner") as inner:
-            inner.execute("INSERT INTO one VALUES (1)")
-        raise ZeroDivisionError
+
+    def fail_after_an_inner_one() -> None:
+        with transactions.begin("outer"):
+            with transactions.begin("inner") as inner:
+                inner.execute("INSERT INTO one VALUES (1)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_an_inner_one()
     with transactions.begin("again") as again:
         again.execute("INSERT INTO one VALUES (2)")
     assert connection.execute("SELECT a FROM one").fetchall() == [(2,)]

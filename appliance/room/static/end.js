@@ -1,0 +1,44 @@
+import { act, ask, byId, follow, keys, span, timeOfDay } from "./api.js";
+
+for (const time of document.querySelectorAll("time[data-utc]")) time.textContent = timeOfDay(time.dataset.utc);
+for (const time of document.querySelectorAll("time[data-span]")) time.textContent = `at ${span(Number(time.dataset.span))}`;
+
+byId("approve-all")?.addEventListener("click", async (event) => {
+  const sure = await ask("Approve all complete sessions", `${event.target.dataset.n} complete recordings are released to the institution's storage, in your name.`, { yes: "Approve" });
+  if (sure !== null && await act("/api/sessions/approve", {}, "Approved.")) location.reload();
+});
+
+const decisions = {
+  approve: async (row, button) => {
+    const gaps = Boolean(button.dataset.gaps);
+    const words = gaps ? "This recording has gaps. It is released as it is, with its gaps and their causes, in your name." : "This recording is released to the institution's storage, in your name.";
+    const sure = await ask(`Approve seat ${row.dataset.seat}`, words, { yes: "Approve" });
+    return sure !== null && act(`/api/sessions/${row.dataset.sid}/approve`, { accept_gaps: gaps }, "Approved.");
+  },
+  hold: async (row) => {
+    const reason = await ask(`Hold seat ${row.dataset.seat}`, "The recording stays on its desk until somebody approves it.", { label: "Reason", yes: "Hold" });
+    return reason && act(`/api/sessions/${row.dataset.sid}/hold`, { reason }, "Held.");
+  },
+  discard: async (row) => {
+    const reason = await ask(`Discard seat ${row.dataset.seat}`, "It takes two leads. The recording never leaves the room and is erased on its date.", { label: "Reason", yes: "Discard" });
+    return reason && act(`/api/sessions/${row.dataset.sid}/discard`, { reason }, "Noted.");
+  },
+};
+document.querySelector("tbody")?.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-do]");
+  if (button && await decisions[button.dataset.do](button.closest("tr"), button)) location.reload();
+});
+
+// The table is rendered by the server; it is fetched anew when a desk's state changes, unless somebody is deciding.
+const states = new Map();
+follow("/events?pictures=false", {
+  room: (view) => {
+    let changed = false;
+    for (const tile of view.tiles) {
+      changed ||= states.has(tile.desk) && states.get(tile.desk) !== tile.state;
+      states.set(tile.desk, tile.state);
+    }
+    if (changed && !document.querySelector("dialog[open]")) location.reload();
+  },
+});
+keys({ Escape: () => location.assign("/") });

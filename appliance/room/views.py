@@ -1,0 +1,216 @@
+"""What the pages and the JSON API show: plain dictionaries made from the live room; pictures and levels by role."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from appliance.policy import Level, parse_policy
+from appliance.room.accounts import Account, Role
+from appliance.room.core import Room
+from appliance.room.desk import Assessment, DeskState
+from appliance.room.live import LiveDesk, Seen
+
+SENTENCE = "An indication is not proof of anything. It says where a person may want to look."  # F068
+LEVEL_WORDS: dict[Level, str] = {
+    "green": "nothing to look at",
+    "yellow": "look some time",
+    "red": "look soon",
+}
+COUNTED = (DeskState.RECORDING, DeskState.BREAK_, DeskState.READY, DeskState.AWAITING_APPROVAL)
+
+View = dict[str, Any]
+
+
+def room_view(room: Room, account: Account) -> View:
+    """The whole room: what needs a person, then tiles in seat order."""
+    loaded = room.planned()
+    assessments = {desk: room.live.assess(desk) for desk in room.live.desks}
+    counts = {state.value: 0 for state in COUNTED}
+    for assessment in assessments.values():
+        if assessment.state in COUNTED:
+            counts[assessment.state.value] += 1
+    needs = [
+        {"since": item.since, "desk": item.desk, "words": item.need.words, "action": item.need.action}
+        for item in room.live.needs(assessments)
+        if account.may(Role.PROCTOR) or not item.need.key.startswith("look-")
+    ]
+    policy = loaded.policy if loaded else None
+    return {
+        "room": room.config.room,
+        "title": room.config.title,
+        "exam": policy.exam_title if policy else None,
+        "policy": {"id": policy.id, "version": policy.version} if policy else None,
+        "preview": bool(policy and policy.preview),
+        "now": room.now(),
+        "counts": counts,
+        "needs": needs,
+        "tiles": [tile(room, desk, assessments[desk], account) for desk in room.live.desks],
+    }
+
+
+def tile(room: Room, desk: str, assessment: Assessment, account: Account) -> View:
+    """One desk; `recording_age_s` is whole seconds."""
+    live, session = room.live.desks[desk], room.live.current(desk)
+    sees = account.may(Role.PROCTOR)
+    over = assessment.state in (DeskState.READY, DeskState.IDLE, DeskState.PREFLIGHT, DeskState.OFFLINE)
+    age_s = assessment.recording_age_s
+    level = assessment.level if sees and age_s is not None else None
+    return {
+        "desk": desk,
+        "seat": live.seat.label,
+        "sid": session.sid if session and not over else None,
+        "candidate": session.candidate_code if session and not over else None,
+        "name": room.live.names.get(session.sid) if session and sees else None,
+        "state": assessment.state.value,
+        "words": assessment.words,
+        "link": assessment.link,
+        "recording_age_s": None if age_s is None else int(age_s),
+        "break_since": session.break_since if session else None,
+        "level": level,
+        "level_words": LEVEL_WORDS[level] if level else "AI off" if sees else "",
+        "seen": _newest(live, session.sid) if sees and session and age_s is not None else None,
+        "technical": list(assessment.technical),
+        "needs_you": bool(assessment.needs),
+    }
+
+
+def desk_view(room: Room, desk: str, account: Account) -> View:
+    """One desk with its observations, newest first, and the sentence that stands under them."""
+    live, session = room.live.desks[desk], room.live.current(desk)
+    assessment = room.live.assess(desk)
+    sees = account.may(Role.PROCTOR)
+    seen = live.observations.get(session.sid, {}) if session and sees else {}
+    report = (
+        next((r for r in live.status.sessions if session and r.sid == session.sid), None)
+        if live.status
+        else None
+    )
+    loaded = room.planned()
+    return {
+        **tile(room, desk, assessment, account),
+        "preview": bool(loaded and loaded.policy.preview and sees),
+        "needs": [need.words for need in assessment.needs if sees or not need.key.startswith("look-")],
+        "observations": [observation(number, item) for number, item in sorted(seen.items(), reverse=True)],
+        "sentence": SENTENCE,
+        "recorded": None
+        if report is None
+        else {
+            "seconds": report.duration_90k // 90000,
+            "fragments": report.fragments,
+            "leaves": report.leaves,
+            "witnessed": report.witnessed,
+            "gaps": len(report.gaps),
+        },
+        "free_bytes": live.status.free_bytes if live.status else None,
+        "software": live.presence.software if live.presence else "",
+    }
+
+
+def observation(number: int, item: Seen) -> View:
+    """A physical fact with its span, the rule and what was measured."""
+    report = item.report
+    return {
+        "number": number,
+        "at": item.at,
+        "words": report.words,
+        "duration_s": round(report.duration_s, 1),
+        "closed": report.phase == "closed",
+        "level": report.level if not report.technical else None,
+        "technical": report.technical,
+        "rule": report.rule,
+        "measured": report.measured,
+        "uncertainty": report.uncertainty,
+        "review": item.review,
+    }
+
+
+def session_table(connection: sqlite3.Connection) -> list[View]:
+    """Every session with its certificate, in the order in which they began."""
+    rows = connection.execute(
+        "SELECT * FROM sessions WHERE start_refused IS NULL ORDER BY started_at"
+    ).fetchall()
+    return [_session(row) for row in rows]
+
+
+def end_view(room: Room, table: list[View]) -> list[View]:
+    """The table of /end: seats in room order, with each session's state in words."""
+    order = {desk: place for place, desk in enumerate(room.live.desks)}
+    shown = []
+    for entry in table:
+        desk = entry["desk"]
+        if desk not in order:
+            continue
+        current = room.live.current(desk)
+        if current is not None and current.sid == entry["sid"]:
+            assessment = room.live.assess(desk)
+            entry["state"], entry["words"] = assessment.state.value, assessment.words
+        entry["seat"] = room.live.desks[desk].seat.label
+        shown.append(entry)
+    return sorted(shown, key=lambda entry: (order[entry["desk"]], entry["started_at"]))
+
+
+def notes(connection: sqlite3.Connection, sid: str) -> list[View]:
+    """What people wrote beside a session, newest first."""
+    rows = connection.execute(
+        "SELECT at, by, text FROM notes WHERE sid = ? ORDER BY id DESC", (sid,)
+    ).fetchall()
+    return [dict(row) for row in rows]
+
+
+def _session(row: sqlite3.Row) -> View:
+    policy = parse_policy(json.loads(row["policy"])["body"])
+    gaps = [
+        {"from_s": start / 90000, "to_s": end / 90000, "cause": cause, "unwitnessed": unwitnessed}
+        for start, end, cause, unwitnessed in json.loads(row["gaps"] or "[]")
+    ]
+    state, words = _stored_state(row)
+    return {
+        "sid": row["sid"],
+        "desk": row["desk"],
+        "candidate": row["candidate_code"],
+        "policy": {"id": policy.id, "version": policy.version},
+        "started_at": row["started_at"],
+        "ended_at": row["ended_at"],
+        "certified": row["manifest_sha256"] is not None,
+        "complete": bool(row["complete"]),
+        "gaps": gaps,
+        "problem": row["manifest_problem"],
+        "state": state,
+        "words": words,
+        "approved_by": row["approved_by"],
+        "held_reason": row["held_reason"],
+        "discard_asked_by": row["discard_asked_by"],
+        "may_approve": state in (DeskState.AWAITING_APPROVAL, DeskState.HELD)
+        and row["manifest_sha256"] is not None
+        and row["manifest_problem"] is None,
+        "may_hold": state in (DeskState.ENDED, DeskState.AWAITING_APPROVAL, DeskState.CERTIFIED),
+    }
+
+
+def _stored_state(row: sqlite3.Row) -> tuple[DeskState, str]:
+    """A session's state from decisions alone, for those that are no longer on a tile."""
+    if row["set_aside_at"]:
+        return DeskState.UNKNOWN, f"set aside by {row['set_aside_by']}: {row['set_aside_reason']}"
+    if row["discarded_at"]:
+        return DeskState.DISCARDED, f"discarded by {row['discard_asked_by']} and {row['discarded_by']}"
+    if row["synced_at"]:
+        return DeskState.SYNCED, "in the institution's storage, read back"
+    if row["approved_at"]:
+        return DeskState.RELEASED, f"approved by {row['approved_by']}"
+    if row["held_reason"]:
+        return DeskState.HELD, f"held: {row['held_reason']}"
+    if row["manifest_sha256"] and not row["manifest_problem"]:
+        return DeskState.AWAITING_APPROVAL, "complete" if row["complete"] else "certified with gaps"
+    if row["ended_at"]:
+        return DeskState.ENDED, row["manifest_problem"] or "ended; the certificate is being made"
+    return DeskState.RECORDING, "under way"
+
+
+def _newest(live: LiveDesk, sid: str) -> str | None:
+    """The newest observation that nobody has looked at, in words."""
+    for _, item in sorted(live.observations.get(sid, {}).items(), reverse=True):
+        if item.review is None and not item.report.technical and item.report.level in ("yellow", "red"):
+            return f"{item.report.words} {item.report.duration_s:.1f} s"
+    return None

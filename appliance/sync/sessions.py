@@ -1,0 +1,311 @@
+"""What the sync process does for each ordered session, from its first leaf to the storage's confirmation.
+
+Everything is taken up again from index.db, ledger.db and the manifest file; main thread only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.config import NodeConfig
+from appliance.errors import BadInput, NotTrusted, StorageNotAllowed
+from appliance.policy import ExamPolicy, verify_policy
+from appliance.protocol import (
+    GRANTS_PURPOSE,
+    MAX_MESSAGE_BYTES,
+    FromNode,
+    Grants,
+    ManifestMessage,
+    StartSession,
+    WitnessMessage,
+    encode,
+    verify_message,
+)
+from appliance.store.ledger import Ledger, OrderedSession
+from appliance.store.view import GapRow, RecordingView, SessionRow, Totals
+from appliance.sync.certificate import Certificates, Republisher
+from appliance.sync.checkpoints import SessionLog, unwitnessed_span
+from appliance.sync.sender import PutDone, Sender
+from appliance.sync.status import SessionFacts
+from appliance.sync.trust import DeskTrust
+from appliance.sync.uploader import Change, Upload, session_files
+
+log = logging.getLogger(__name__)
+
+Publish = Callable[[FromNode, bytes], int | None]
+CERTIFY_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    row: SessionRow
+    totals: Totals
+    duration_90k: int
+    leaves: int
+    gaps: tuple[GapRow, ...]
+
+
+class Sessions:
+    """`publish` sends with QoS 1 and answers None while there is no connection."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        trust: DeskTrust,
+        ledger: Ledger,
+        view: RecordingView,
+        certificates: Certificates,
+        sender: Sender,
+        publish: Publish,
+    ) -> None:
+        self._config = config
+        self._trust = trust
+        self._ledger = ledger
+        self._view = view
+        self._certificates = certificates
+        self._sender = sender
+        self._publish = publish
+        self._republisher = Republisher()
+        self._logs: dict[str, SessionLog] = {}
+        self._uploads: dict[str, Upload] = {}
+        self._policies: dict[str, ExamPolicy] = {}
+        self._ended: dict[str, _Recorded] = {}
+        self._next_certify_ns = 0
+        self._foreign = 0
+        self._orders: list[OrderedSession] = []
+        self.ledger_changed()
+
+    def ledger_changed(self) -> None:
+        """Read the orders again: this process is the ledger's only writer."""
+        self._orders = self._ledger.orders()
+        states = {order.sid: order.state for order in self._orders}
+        for sid in [sid for sid in self._uploads if states.get(sid) != "released"]:
+            self._uploads.pop(sid).stop()
+
+    def connection_began(self) -> None:
+        """Say again whatever has no answer yet."""
+        self._republisher.again()
+        for session_log in self._logs.values():
+            session_log.connection_began()
+        for upload in self._uploads.values():
+            upload.connection_lost()
+
+    def recording_policy(self) -> ExamPolicy | None:
+        """Policy of the session that records now."""
+        wanted = next(
+            (o for o in reversed(self._orders) if o.state == "ordered" and o.end_command is None), None
+        )
+        return None if wanted is None else self._policy(wanted)
+
+    def step(self, now_mono_ns: int, connected: bool) -> None:
+        """One turn: checkpoints, certificates, uploads, each as far as it can go now."""
+        certify = now_mono_ns >= self._next_certify_ns
+        if certify:
+            self._next_certify_ns = now_mono_ns + round(CERTIFY_INTERVAL_S * 1e9)
+        for order in self._orders:
+            if order.state in ("synced", "discarded"):
+                continue
+            row = self._row(order.sid)
+            if row is None:
+                continue
+            if connected:
+                self._send_checkpoint(order.sid, now_mono_ns)
+            if certify and row.ended is not None:
+                self._certify(order)
+            if connected and order.state in ("ordered", "ended"):
+                self._send_manifest(order.sid, now_mono_ns)
+            if connected and order.state == "released":
+                request = self._upload(order).step(now_mono_ns)
+                if request is not None:
+                    self._publish(FromNode.GRANT_REQUEST, encode(request))
+
+    def witnessed(self, message: WitnessMessage) -> None:
+        """Make the controller's cosignature durable."""
+        if message.sid not in {order.sid for order in self._orders} or self._row(message.sid) is None:
+            log.warning("witness.unknown_session sid=%s", message.sid)
+            return
+        session_log = self._log(message.sid)
+        cosigned = session_log.answer(message)
+        if session_log.fault:
+            log.error("witness.fault sid=%s reason=%s", message.sid, session_log.fault)
+        if cosigned is None:
+            return
+        with self._ledger.transaction():
+            self._ledger.set_witness(message.sid, cosigned.size, cosigned.cosignature, cosigned.note)
+            if cosigned.complete:
+                self._note_witnessed_time(message.sid)
+
+    def granted(self, payload: bytes, now_mono_ns: int) -> None:
+        """Take a Grants message: send what it grants, or nothing at all if any of it is not allowed."""
+        try:
+            grants = verify_message(GRANTS_PURPOSE, Grants, payload, self._trust.controller_key)
+        except (NotTrusted, BadInput) as error:
+            self._foreign += 1
+            log.error("grants.foreign reason=%s", error)
+            return
+        upload = self._uploads.get(grants.sid)
+        if upload is None:
+            return
+        try:
+            jobs, changes = upload.granted(grants, now_mono_ns)
+        except StorageNotAllowed as error:
+            log.error("grants.not_allowed sid=%s reason=%s", grants.sid, error)
+            return
+        self._keep(upload.sid, changes)
+        for job in jobs:
+            self._sender.put(job, lambda upload=upload, number=job.round_number: upload.wants(number))  # type: ignore[misc]
+
+    def put_done(self, result: PutDone, now_mono_ns: int) -> None:
+        """Take the end of one PUT."""
+        upload = self._uploads.get(result.sid)
+        if upload is not None:
+            self._keep(result.sid, upload.done(result, now_mono_ns))
+
+    def facts(self) -> list[SessionFacts]:
+        """For the status: every session that is still on this desk."""
+        return [facts for order in self._orders if (facts := self._facts(order)) is not None]
+
+    def faults(self) -> list[str]:
+        """In words, for the room."""
+        words = [f"session {sid[:8]}: {each.fault}" for sid, each in self._logs.items() if each.fault]
+        words += [
+            f"session {sid[:8]}: no certificate: {why}" for sid, why in self._certificates.faults.items()
+        ]
+        words += [
+            f"session {sid[:8]}: {fault}" for sid, each in self._uploads.items() for fault in each.faults()
+        ]
+        for order in self._orders:
+            if order.state == "ended" and self._row(order.sid) is None:
+                words.append(f"session {order.sid[:8]}: it was ended before anything was recorded")
+        if self._foreign:
+            words.append(f"{self._foreign} upload grants were refused: not signed by this room's controller")
+        return words
+
+    def _send_checkpoint(self, sid: str, now_mono_ns: int) -> None:
+        message = self._log(sid).next_message(now_mono_ns)
+        if message is not None:
+            self._publish(FromNode.CHECKPOINT, encode(message))
+
+    def _certify(self, order: OrderedSession) -> None:
+        if self._certificates.manifest(order.sid) is None:
+            spans = self._spans(order.sid)
+            self._certificates.certify(order.sid, self._policy(order), self._ledger.witness(order.sid), spans)
+
+    def _send_manifest(self, sid: str, now_mono_ns: int) -> None:
+        manifest = self._certificates.manifest(sid)
+        if manifest is None or not self._republisher.due(sid, now_mono_ns):
+            return
+        payload = encode(ManifestMessage(sid=sid, manifest=manifest.decode("ascii")))
+        if len(payload) > MAX_MESSAGE_BYTES:
+            self._certificates.faults[sid] = (
+                f"the manifest has {len(payload)} bytes, more than a message may have"
+            )
+            return
+        self._publish(FromNode.MANIFEST, payload)
+
+    def _log(self, sid: str) -> SessionLog:
+        if sid not in self._logs:
+            witness = self._ledger.witness(sid)
+            self._logs[sid] = SessionLog(
+                sid,
+                self._config.desk,
+                self._trust.device_key,
+                self._trust.controller_key,
+                self._view,
+                0 if witness is None else witness.size,
+            )
+        return self._logs[sid]
+
+    def _upload(self, order: OrderedSession) -> Upload:
+        sid = order.sid
+        if sid in self._uploads:
+            return self._uploads[sid]
+        approval, manifest = self._ledger.approval(sid), self._certificates.manifest(sid)
+        if approval is None or manifest is None:
+            raise NotTrusted(
+                f"session {sid} is marked released without approval or manifest", "inspect this desk's store"
+            )
+        files = session_files(self._view, sid, approval, manifest)
+        with self._ledger.transaction():
+            for item in files:
+                self._ledger.add_upload(sid, item.facts.name, item.facts.size_bytes, item.facts.sha256)
+        set_aside = {row.name: row.reason for row in self._ledger.uploads(sid) if row.state == "quarantined"}
+        upload = Upload(self._config.room, self._config.desk, sid, self._policy(order), files, set_aside)
+        self._keep(sid, [Change(name, "quarantined", reason) for name, reason in upload.set_aside.items()])
+        self._uploads[sid] = upload
+        return upload
+
+    def _keep(self, sid: str, changes: list[Change]) -> None:
+        if not changes:
+            return
+        with self._ledger.transaction():
+            for change in changes:
+                self._ledger.set_upload(
+                    sid, change.name, change.state, change.reason, attempted=change.attempted
+                )
+
+    def _note_witnessed_time(self, sid: str) -> None:
+        newest = self._view.newest_fragment(sid)
+        until_90k = 0 if newest is None else newest.time_90k_end
+        before_90k = int(self._ledger.get(f"witnessed_until:{sid}") or 0)
+        spans = self._spans(sid)
+        now_spans = unwitnessed_span(spans, before_90k, until_90k)
+        if now_spans != spans:
+            self._ledger.set(f"unwitnessed:{sid}", json.dumps(now_spans))
+        if until_90k > before_90k:
+            self._ledger.set(f"witnessed_until:{sid}", str(until_90k))
+
+    def _spans(self, sid: str) -> list[tuple[int, int]]:
+        return [
+            (int(start), int(end))
+            for start, end in json.loads(self._ledger.get(f"unwitnessed:{sid}") or "[]")
+        ]
+
+    def _policy(self, order: OrderedSession) -> ExamPolicy:
+        if order.sid not in self._policies:
+            start = StartSession.model_validate(order.start_command)
+            self._policies[order.sid] = verify_policy(start.policy, self._trust.root_key)
+        return self._policies[order.sid]
+
+    def _row(self, sid: str) -> SessionRow | None:
+        recorded = self._ended.get(sid)
+        return recorded.row if recorded is not None else self._view.session(sid)
+
+    def _recorded(self, sid: str) -> _Recorded | None:
+        if sid in self._ended:
+            return self._ended[sid]
+        row = self._view.session(sid)
+        if row is None:
+            return None
+        newest = self._view.newest_fragment(sid)
+        duration_90k = 0 if newest is None else newest.time_90k_end
+        gaps = tuple(self._view.gaps(sid))
+        recorded = _Recorded(row, self._view.totals(sid), duration_90k, self._view.leaf_count(sid), gaps)
+        if row.ended is not None:
+            self._ended[sid] = recorded
+        return recorded
+
+    def _facts(self, order: OrderedSession) -> SessionFacts | None:
+        if order.state in ("synced", "discarded") and self._view.session(order.sid) is None:
+            return None  # purged
+        recorded = self._recorded(order.sid)
+        witness = self._ledger.witness(order.sid)
+        uploads = self._ledger.uploads(order.sid) if order.state in ("released", "synced") else []
+        upload = self._uploads.get(order.sid)
+        there = len(upload.there) if upload is not None else sum(row.state == "there" for row in uploads)
+        return SessionFacts(
+            order=order,
+            row=None if recorded is None else recorded.row,
+            totals=Totals(0, 0) if recorded is None else recorded.totals,
+            duration_90k=0 if recorded is None else recorded.duration_90k,
+            leaves=0 if recorded is None else recorded.leaves,
+            witnessed=0 if witness is None else witness.size,
+            gaps=() if recorded is None else recorded.gaps,
+            manifest_sha256=self._certificates.sha256(order.sid),
+            objects_total=len(uploads),
+            objects_there=len(uploads) if order.state == "synced" else there,
+            sending=upload is not None and bool(upload.round_number),
+        )

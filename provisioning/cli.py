@@ -1,0 +1,89 @@
+"""`invigil provision`: what staff run on their own machine to set up a room and its desks; thin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance.errors import BadInput
+from provisioning.ca import create_room, open_authority
+from provisioning.desk import DeskSettings, write_bundle
+
+app = typer.Typer(
+    help="Certificates of a room and bundles for its desks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Authority = Annotated[Path, typer.Option("--ca", help="the folder that provision ca wrote")]
+Out = Annotated[Path, typer.Option("--out", help="folder to write into; made if missing")]
+Replace = Annotated[bool, typer.Option("--replace", help="throw away the keys that are there")]
+
+
+@app.command("ca")
+def provision_ca(
+    room_name: Annotated[str, typer.Option("--room", help="the room's name")],
+    out: Out,
+    host: Annotated[
+        list[str] | None, typer.Option("--host", help="name or address of the controller; repeat")
+    ] = None,
+    replace: Replace = False,
+) -> None:
+    """Make a room's certificate authority, the broker's and the controller's certificates and keys."""
+    create_room(out, room_name, host or (), replace=replace)
+    typer.echo(
+        f"{out / 'trust'}: goes to the controller\n{out / 'ca'}: stays with you; it enrols and revokes desks"
+    )
+
+
+@app.command("desk")
+def provision_desk(
+    desk: Annotated[str, typer.Argument(metavar="DESK")],
+    ca: Authority,
+    recipient_set: Annotated[Path, typer.Option("--recipient-set", help="recipient-set.json")],
+    root_key: Annotated[Path, typer.Option("--root-key", help="root.pub of the institution")],
+    institution: Annotated[str, typer.Option("--institution", help="its name, as in its policies")],
+    broker_host: Annotated[str, typer.Option("--broker-host")],
+    out: Out,
+    broker_port: Annotated[int, typer.Option("--broker-port", min=1, max=65535)] = 8883,
+    camera: Annotated[str | None, typer.Option("--camera", help="such as v4l2:/dev/video0")] = None,
+    store_folder: Annotated[Path | None, typer.Option("--store", help="where recordings are kept")] = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="sockets; on a tmpfs")] = None,
+    no_broker_tls: Annotated[
+        bool, typer.Option("--no-broker-tls", help="only for a demo on loopback")
+    ] = False,
+    replace: Replace = False,
+) -> None:
+    """Make a desk's key and certificate and the bundle for its node."""
+    settings = DeskSettings(
+        desk=desk,
+        institution=institution,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        broker_tls=not no_broker_tls,
+        camera=camera,
+        store=store_folder,
+        run_dir=run_dir,
+    )
+    write_bundle(open_authority(ca), settings, recipient_set, root_key, out, replace=replace)
+    typer.echo(f"{out}: copy it to the node, then remove it here; it holds the desk's only key")
+
+
+@app.command("revoke")
+def provision_revoke(
+    desk: Annotated[str, typer.Argument(metavar="DESK")],
+    ca: Authority,
+) -> None:
+    """Revoke every certificate issued to a desk, for example when its node was stolen."""
+    authority = open_authority(ca)
+    issued = authority.issued_to(desk)
+    if not issued:
+        raise BadInput(f"no certificate was issued to {desk}", f"names are in {ca / 'ca' / 'issued'}")
+    added = authority.revoke(issued)
+    typer.echo(
+        f"{added} revoked; copy {ca / 'trust' / 'room-ca.crl'} to the controller and restart invigil-broker"
+    )

@@ -1,0 +1,190 @@
+"""The page that the institution reads: all facts, the sentence of F068, nothing fetched, nothing executed."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from appliance.archive.cli import app
+from appliance.archive.observations import NOTICE
+from appliance.archive.timecode import clock_text, duration_text, seconds, span_text
+from appliance.archive.timeline import timeline
+from appliance.errors import EvidenceBroken, Refused
+from appliance.evidence.manifest import Gap
+from appliance.protocol import ObservationReport
+from tests.sessions import (
+    CANDIDATE,
+    DESK,
+    EXAM,
+    GAP_CAUSE,
+    RATE,
+    SID,
+    Built,
+    Plan,
+    build_session,
+    observation,
+)
+
+EVENTS = (
+    observation(1, "gaze_outside_work_area", 3.5, 9.75),
+    observation(
+        2, "low_light", 44, 50.25, None, technical=True, measured={"exposure_ms": 33.25, "gain": None}
+    ),
+    observation(3, "nobody_at_desk", 50, None, "red"),
+    observation(4, "head_turned_away", 1, 2, None, words='<script>alert("x")</script> & more', rule="<b>"),
+)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Built:
+    return build_session(tmp_path, Plan(observations=EVENTS))
+
+
+def page(built: Built, out: Path) -> str:
+    result = CliRunner().invoke(app, built.arguments("report", "--out", out))
+    assert result.exit_code == 0, result.exception
+    return out.read_text()
+
+
+class Reader(HTMLParser):
+    """Checks that every element is closed in order, and keeps what a person reads and what a browser would load."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_page_says_what_a_person_needs(built: Built, tmp_path: Path) -> None:
+    """F072: per candidate, all observations with their rules, technical ones apart, completeness, who approved."""
+    text = " ".join(" ".join(read(page(built, tmp_path / "report.html")).text).split())
+    for words in (
+        EXAM,
+        CANDIDATE,
+        DESK,
+        SID,
+        "stat-2026, version 3",
+        "2027-05-22",
+        "m.jansen",
+        "2026-11-22 12:10:04 UTC",
+        "The recording of 54.0 s has one gap.",
+        f"00:00:12-00:00:42 (30.0 s): {GAP_CAUSE}",
+        "00:00:03-00:00:10",
+        "gaze outside work area",
+        "frames 31 yaw 31.5°",
+        "exposure 33.25 ms gain unknown",
+        "open when the log ended",
+        "room CA, CN=Room 2.14 CA",
+        "cosigned: room controller",
+    ):
+        assert words in text, words
+
+
+def test_sentence_stands_above_and_below_the_observations(built: Built, tmp_path: Path) -> None:
+    """F068"""
+    assert page(built, tmp_path / "report.html").count(NOTICE) == 2
+
+
+def test_page_is_self_contained_and_runs_nothing(built: Built, tmp_path: Path) -> None:
+    html = page(built, tmp_path / "report.html")
+    reader = read(html)
+    assert not reader.tags & {"script", "link", "img", "iframe", "object", "form"}
+    assert not reader.attributes & {"src", "href", "onclick", "onload", "action"}
+    assert "url(" not in html
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; more" in html
+
+
+def test_complete_recording_is_called_complete(tmp_path: Path) -> None:
+    built = build_session(tmp_path, Plan(epochs=1))
+    text = " ".join(read(page(built, tmp_path / "report.html")).text)
+    assert "The recording is complete: 12.0 s without a gap." in text
+    assert "Nothing was noted in the log of this session." in text
+
+
+def test_altered_session_gets_no_report(built: Built, tmp_path: Path) -> None:
+    path = built.segment("0-log-0.evf")
+    path.write_bytes(path.read_bytes()[:-1])
+    result = CliRunner().invoke(app, built.arguments("report", "--out", tmp_path / "report.html"))
+    assert isinstance(result.exception, EvidenceBroken)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_report_does_not_overwrite(built: Built, tmp_path: Path) -> None:
+    page(built, tmp_path / "report.html")
+    again = CliRunner().invoke(app, built.arguments("report", "--out", tmp_path / "report.html"))
+    assert isinstance(again.exception, Refused)
+
+
+def test_timeline_draws_technical_lanes_apart_and_below() -> None:
+    reports = [ObservationReport.model_validate(event["report"]) for event in EVENTS]
+    gaps = [Gap(12 * RATE, 42 * RATE, GAP_CAUSE, False)]
+    picture = ET.fromstring(timeline(54 * RATE, [(0, 12 * RATE), (42 * RATE, 54 * RATE)], gaps, reports))
+    lanes = {
+        item.text: float(item.attrib["y"]) for item in picture.iter("text") if item.get("class") == "lane"
+    }
+    assert list(lanes) == [
+        "recording",
+        "gaze outside work area",
+        "head turned away",
+        "nobody at desk",
+        "low light",
+    ]
+    assert lanes["low light"] == max(lanes.values())
+    assert len([item for item in picture.iter("path") if item.get("class") == "rule"]) == 1
+    titles = [item.text for item in picture.iter("title")]
+    assert f"gap 00:00:12-00:00:42: {GAP_CAUSE}" in titles
+    ticks = [item.text for item in picture.iter("text") if item.get("class") == "tick"]
+    assert ticks == ["00:00:00", "00:00:10", "00:00:20", "00:00:30", "00:00:40", "00:00:50"]
+
+
+@pytest.mark.parametrize("duration_s", [0, 1, 59, 600, 3 * 3600, 24 * 3600])
+def test_timeline_keeps_everything_inside_the_picture(duration_s: int) -> None:
+    late = ObservationReport.model_validate(observation(1, "nobody_at_desk", duration_s, None)["report"])
+    picture = ET.fromstring(timeline(duration_s * RATE, [(0, duration_s * RATE)], [], [late]))
+    ticks = [item for item in picture.iter("text") if item.get("class") == "tick"]
+    assert 1 <= len(ticks) <= 13
+    assert all(176 <= float(tick.attrib["x"]) <= 984 for tick in ticks)
+    bars = list(picture.iter("rect"))
+    assert all(float(bar.attrib["x"]) + float(bar.attrib["width"]) <= 988 for bar in bars)
+
+
+def test_times_as_people_read_them() -> None:
+    assert clock_text(3 * 3600 * RATE + 61 * RATE + RATE - 1) == "03:01:01"
+    assert span_text(RATE // 2, RATE + 1) == "00:00:00-00:00:02"
+    assert span_text(6 * RATE, 12 * RATE) == "00:00:06-00:00:12"
+    assert [duration_text(value) for value in (6.21, 200, 3900)] == ["6.2 s", "3 min 20 s", "1 h 05 min"]
+    assert seconds(90_090) == 1.001

@@ -1,0 +1,71 @@
+"""What a picture must be like to be judged: a desk drawn by the test, then spoiled."""
+
+import cv2
+import numpy as np
+import pytest
+
+from appliance.inference.quality import assess
+
+WIDTH, HEIGHT = 640, 360
+
+
+def desk() -> np.ndarray:
+    """A wall, a table and some things with edges, in ordinary light with sensor noise."""
+    picture = np.full((HEIGHT, WIDTH, 3), 130, np.uint8)
+    picture[240:] = (60, 80, 110)
+    cv2.rectangle(picture, (80, 60), (200, 180), (190, 200, 190), -1)
+    cv2.circle(picture, (330, 170), 70, (150, 170, 205), -1)
+    cv2.putText(picture, "EXAM", (420, 320), cv2.FONT_HERSHEY_SIMPLEX, 2, (230, 230, 230), 4)
+    return picture
+
+
+def spoiled(values: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(0.0, 2.0, values.shape)
+    return np.clip(values.astype(np.float32) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("light", [0.5, 1.0, 1.2])
+def test_ordinary_light_is_good(light: float) -> None:
+    assert assess(spoiled(desk() * light)) == "good"
+
+
+@pytest.mark.parametrize("light", [0.2, 0.1, 0.05])
+def test_dark_room_is_dark_and_not_covered(light: float) -> None:
+    assert assess(spoiled(desk() * light)) == "dark"
+
+
+def test_washed_out_picture_is_glare() -> None:
+    assert assess(spoiled(desk() * 4.0)) == "glare"
+
+
+def test_lens_out_of_focus_is_blur() -> None:
+    assert assess(spoiled(cv2.GaussianBlur(desk(), (0, 0), WIDTH * 0.01))) == "blur"
+
+
+def test_cap_on_the_lens_is_covered() -> None:
+    """F035: a covered lens has its own name."""
+    assert assess(spoiled(np.full((HEIGHT, WIDTH, 3), 4))) == "covered"
+
+
+def test_hand_on_the_lens_is_covered() -> None:
+    soft = cv2.GaussianBlur(desk().astype(np.float32), (0, 0), WIDTH * 0.15) * 0.3 + 60
+    assert assess(spoiled(soft)) == "covered"
+
+
+def test_bright_window_beside_a_well_lit_face_does_not_matter() -> None:
+    picture = desk()
+    picture[:, 400:] = 255
+    assert assess(spoiled(picture)) == "glare"
+    assert assess(spoiled(picture), (260, 100, 400, 240)) == "good"
+
+
+def test_face_in_the_shade_is_dark_however_bright_the_room() -> None:
+    picture = desk()
+    picture[80:260, 240:420] = picture[80:260, 240:420] // 8
+    assert assess(spoiled(picture)) == "good"
+    assert assess(spoiled(picture), (260, 100, 400, 240)) == "dark"
+
+
+def test_face_partly_outside_the_picture_is_assessed_by_what_is_there() -> None:
+    assert assess(spoiled(desk()), (-50, -20, 90, 120)) == "good"
+    assert assess(spoiled(desk()), (700, 400, 800, 500)) == "good"
