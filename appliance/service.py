@@ -54,6 +54,8 @@ def run_service(name: str, body: Callable[[threading.Event], None]) -> int:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    # Its lines hold presigned addresses, which are credentials for a quarter of an hour.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:

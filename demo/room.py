@@ -282,6 +282,11 @@ class DemoRoom:
 
         return wait_until("all desks ready", all_ready, timeout_s)
 
+    def startable(self, client: ControllerClient, desk: str) -> bool:
+        """Whether a new session may begin: ready, or the last one is done with."""
+        tile = client.tile(desk)
+        return tile["link"] == "live" and tile["state"] not in {"recording", "ended", "check-in", "preflight"}
+
     def recording(self, client: ControllerClient, desk: str) -> bool:
         """Whether a desk records and has a durable fragment."""
         tile = client.tile(desk)

@@ -131,7 +131,7 @@ class Story:
         with self._step("the institution lists and pulls a session"):
             listing = room.invigil("archive", "list", *config).stdout
             require(sid in listing, "the session is not in the list")
-            room.invigil("archive", "pull", sid, "--to", root / "pulled", *config)
+            room.invigil("archive", "pull", sid, "--out", root / "pulled", *config)
             shutil.rmtree(root / "session", ignore_errors=True)
             (root / "pulled" / sid).rename(root / "session")
             (root / "pulled").rmdir()

@@ -22,6 +22,7 @@ from provisioning.certificates import (
     PublicKey,
     certificate_pem,
     common_name,
+    host_names,
     issue_certificate,
     private_key_pem,
     public_key_line,
@@ -108,6 +109,8 @@ def create_room(
     Raises BadInput for a bad name or when keys exist and `replace` is not given.
     """
     check_code("room", room)
+    all_hosts = [*hosts, *ALWAYS_HOSTS]
+    host_names(all_hosts)
     trust = folder / "trust"
     signing_path = trust / "controller-signing.key"
     keys = [folder / CA_KEY, trust / "broker.key", trust / "controller-tls.key", signing_path]
@@ -120,7 +123,6 @@ def create_room(
     write_file(folder / CA_CERTIFICATE, certificate_pem(authority.certificate))
     authority._write_crl((), 1, now)
 
-    all_hosts = [*hosts, *ALWAYS_HOSTS]
     server, client = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
     for name, key_name, usages in (
         (BROKER_NAME, "broker.key", [server]),

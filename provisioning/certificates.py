@@ -59,7 +59,7 @@ def issue_certificate(
         .add_extension(_authority_key_id(issuer_key), critical=False)
     )
     if hosts:
-        builder = builder.add_extension(x509.SubjectAlternativeName(_host_names(hosts)), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName(host_names(hosts)), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
 
 
@@ -152,7 +152,8 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+def host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Host names and IP addresses as they stand in a SAN, each once; raises BadInput naming a bad one."""
     names: list[x509.GeneralName] = []
     for host in dict.fromkeys(hosts):
         try:

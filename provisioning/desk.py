@@ -58,6 +58,7 @@ def write_bundle(
     check_code("institution", settings.institution)
     if settings.desk in RESERVED_NAMES:
         raise BadInput(f"desk cannot be called {settings.desk}", "that name is the room controller's own")
+    settings_text = node_toml(settings, authority.room)
     trust = out / "trust"
     refuse_existing([out / "node.toml", trust / "device.key"], replace)
     root_public_key = read_root_key(root_key)
@@ -76,7 +77,7 @@ def write_bundle(
     write_file(trust / "device.pem", certificate_pem(certificate))
     write_file(authority.folder / "trust" / "desks" / f"{settings.desk}.pem", certificate_pem(certificate))
     write_file(trust / "device.key", private_key_pem(key), secret=True)
-    write_file(out / "node.toml", node_toml(settings, authority.room).encode())
+    write_file(out / "node.toml", settings_text.encode())
     return load_config(out / "node.toml", NodeConfig)
 
 

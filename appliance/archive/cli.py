@@ -6,10 +6,12 @@ Results go to stdout, progress to stderr. Named errors leave through the main co
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from getpass import getpass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +26,7 @@ from appliance.archive.opening import (
     SessionKeys,
     load_representative,
     read_log,
+    read_passphrase,
     track_segments,
     write_lone_segment,
     write_video,
@@ -38,11 +41,22 @@ from appliance.clock import SystemClock
 from appliance.config import ArchiveConfig, load_config
 from appliance.errors import BadInput
 
-app = typer.Typer(no_args_is_help=True, help="The institution's own tool for its recordings.")
+if TYPE_CHECKING:
+    from appliance.archive.bucket import Bucket
+
+app = typer.Typer(
+    help="The institution's own tool for its recordings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 Config = Annotated[Path, typer.Option("--config", help="archive.toml with the storage and the pinned keys")]
 Key = Annotated[Path, typer.Option("--key", help="the representative's key file")]
-PassphraseFile = Annotated[Path, typer.Option("--passphrase-file", help="file that holds the passphrase")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="read the passphrase from a file instead of asking")
+]
 Force = Annotated[bool, typer.Option("--force", help="overwrite what is there")]
 DEFAULT_CONFIG = Path("archive.toml")
 
@@ -53,10 +67,7 @@ def list_sessions(
     exam: Annotated[str | None, typer.Option(help="only this exam")] = None,
 ) -> None:
     """Sessions in the storage: complete, incomplete (still being sent) or keys erased."""
-    from appliance.archive.bucket import Bucket  # boto3 is an extra and takes half a second to load
-
-    settings = load_config(config, ArchiveConfig)
-    sessions = Bucket(settings.storage, settings.institution).sessions(exam)
+    sessions = _bucket(load_config(config, ArchiveConfig)).sessions(exam)
     if not sessions:
         typer.echo("no sessions in the storage")
     for session in sessions:
@@ -74,12 +85,11 @@ def pull_session(
     exam: Annotated[str | None, typer.Option(help="the session's exam, to look there only")] = None,
 ) -> None:
     """Bring one session from the storage; start it again to go on after an interruption."""
-    from appliance.archive.bucket import Bucket
-    from appliance.archive.pulling import pull
-
     settings = load_config(config, ArchiveConfig)
     trust = Trust.load(settings)
-    bucket = Bucket(settings.storage, settings.institution)
+    bucket = _bucket(settings)
+    from appliance.archive.pulling import pull
+
     stored = bucket.find(sid, exam)
     with _progress("pulling") as (on_total, on_bytes):
         pulled = pull(bucket, trust, stored, out, on_total, on_bytes)
@@ -109,8 +119,8 @@ def verify(
 def open_session(
     session_dir: Annotated[Path, typer.Argument(help="folder of one session, or one .evf file")],
     key: Key,
-    passphrase_file: PassphraseFile,
     out: Annotated[Path, typer.Option("--out", help="MP4 file to write")],
+    passphrase_file: PassphraseFile = None,
     events: Annotated[Path | None, typer.Option("--events", help="JSON file for the log")] = None,
     force: Force = False,
     config: Config = DEFAULT_CONFIG,
@@ -122,7 +132,7 @@ def open_session(
     if lone:
         _open_lone(session_dir, key, passphrase_file, out, events, config)
         return
-    representative = load_representative(key, passphrase_file)
+    representative = load_representative(key, _passphrase(passphrase_file))
     session, trust = _verified(session_dir, config, say=False)
     keys = SessionKeys(session, representative, trust)
     with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
@@ -145,14 +155,14 @@ def open_session(
 def report(
     session_dir: Annotated[Path, typer.Argument(help="folder of one session")],
     key: Key,
-    passphrase_file: PassphraseFile,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write")],
+    passphrase_file: PassphraseFile = None,
     force: Force = False,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Verify, open the log, and write one self-contained page for a person."""
     require_free(out, session_dir, force)
-    representative = load_representative(key, passphrase_file)
+    representative = load_representative(key, _passphrase(passphrase_file))
     session, trust = _verified(session_dir, config, say=False)
     log = read_log(session, SessionKeys(session, representative, trust))
     page = render_report(report_facts(session, trust, log.reports(), SystemClock().wall()))
@@ -161,6 +171,24 @@ def report(
     typer.echo(
         f"{out}: {len(log.reports())} observations in {len(track_segments(session, LOG_TRACK))} log segments"
     )
+
+
+def _bucket(settings: ArchiveConfig) -> Bucket:
+    try:
+        from appliance.archive.bucket import Bucket  # loading boto3 takes half a second
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
+            raise
+        raise BadInput("this command needs the extra 'archive'", "pip install 'invigil[archive]'") from error
+    return Bucket(settings.storage, settings.institution)
+
+
+def _passphrase(file: Path | None) -> str:
+    if file is not None:
+        return read_passphrase(file)
+    if not sys.stdin.isatty():
+        raise BadInput("no terminal to ask for the passphrase on", "give --passphrase-file")
+    return getpass("Passphrase: ")
 
 
 def _verified(folder: Path, config: Path, *, say: bool) -> tuple[LocalSession, Trust]:
@@ -178,12 +206,12 @@ def _verified(folder: Path, config: Path, *, say: bool) -> tuple[LocalSession, T
 
 
 def _open_lone(
-    segment: Path, key: Path, passphrase_file: Path, out: Path, events: Path | None, config: Path
+    segment: Path, key: Path, passphrase_file: Path | None, out: Path, events: Path | None, config: Path
 ) -> None:
     if events is not None:
         raise BadInput("one segment alone has no log", "open the session's folder for --events")
     trust = Trust.load(load_config(config, ArchiveConfig))
-    representative = load_representative(key, passphrase_file)
+    representative = load_representative(key, _passphrase(passphrase_file))
     with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
         on_total(segment.stat().st_size)
         opened = write_lone_segment(segment, LoneKeys(segment, representative, trust), stream, on_bytes)

@@ -23,7 +23,7 @@ from appliance.evf.keys import EpochKey, secret_at
 from appliance.evf.reader import Outcome, Record, SegmentReader
 from appliance.evf.recipients import RepresentativeKey
 from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
-from appliance.evf.wraps import open_wrap, read_wrap
+from appliance.evf.wraps import WrapContext, open_wrap, read_wrap
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
 
 VIDEO_TRACK = "video"
@@ -40,21 +40,24 @@ class Keys(Protocol):
         ...
 
 
-def load_representative(key_file: Path, passphrase_file: Path) -> RepresentativeKey:
+def read_passphrase(path: Path) -> str:
+    """The passphrase in a file, without the line break at its end; BadInput."""
+    try:
+        text = read_file(path, MAX_PASSPHRASE_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not text", "it holds the passphrase in one line") from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def load_representative(key_file: Path, passphrase: str) -> RepresentativeKey:
     """The key; BadInput for a file that cannot be used, BadPassphrase when the passphrase does not open it."""
     data = read_file(key_file, MAX_KEY_FILE_BYTES)
-    try:
-        passphrase = read_file(passphrase_file, MAX_PASSPHRASE_BYTES).decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{passphrase_file} is not UTF-8 text", "it holds the passphrase in one line"
-        ) from error
     try:
         return RepresentativeKey.load(data, passphrase)
     except KeyFileNotOpened as error:
         raise BadPassphrase(f"passphrase does not open {key_file}", error.hint) from error
     except EvfError as error:
-        raise BadInput(f"{key_file}: {error}", error.hint or "name the representative's key file") from error
+        raise BadInput(f"{key_file}: {error}", "name the private file, representative.key") from error
 
 
 class SessionKeys:
@@ -67,10 +70,22 @@ class SessionKeys:
         self._wraps: dict[tuple[int, str], str] = {}
         self._opened: dict[tuple[int, str], EpochKey] = {}
         for wrap in session.manifest.wraps:
-            context, _ = read_wrap(read_file(session.path(wrap.name), MAX_WRAP_BYTES), session.device_key)
-            if context.sid != session.manifest.sid:
-                raise EvidenceBroken(f"{wrap.name} is a key of session {context.sid}", _REPORT_BUG)
+            context = self._context(wrap.name)
             self._wraps[context.epoch, context.cls] = wrap.name
+
+    def _context(self, name: str) -> WrapContext:
+        manifest = self._session.manifest
+        evk = read_file(self._session.path(name), MAX_WRAP_BYTES)
+        try:
+            context, _ = read_wrap(evk, self._session.device_key)
+        except EvfError as error:
+            raise EvidenceBroken(f"{name}: {error}", error.hint or _REPORT_BUG) from error
+        said = (context.sid, context.institution, context.policy_id, context.retain_until)
+        if said != (manifest.sid, manifest.institution, manifest.policy_id, manifest.retain_until):
+            raise EvidenceBroken(
+                f"{name} belongs to another session, institution, policy or retention date", _REPORT_BUG
+            )
+        return context
 
     def secret_for(self, header: Header) -> bytes:
         """See `Keys`."""

@@ -17,16 +17,17 @@ from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME
 
 @dataclass(frozen=True)
 class FileCheck:
-    """One file: the span of the session that it concerns, facts about it, what is wrong (empty: nothing)."""
+    """One file: the span of the session that it concerns, facts about it, what is wrong (empty: nothing).
+
+    `declared`: a loss that the signed manifest itself names, of the desk's disk and nobody's alteration.
+    """
 
     name: str
     start_90k: int
     end_90k: int
     facts: str
     problem: str = ""
-    declared: bool = (
-        False  # a loss that the signed manifest itself names: the desk's disk, nobody's alteration
-    )
+    declared: bool = False
 
     def line(self) -> str:
         """One line for a person."""

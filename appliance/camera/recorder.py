@@ -91,7 +91,11 @@ class EpochRecorder:
                     video.open_segment(fragment.time_90k, codec)
                     video.append(RecordKind.INIT, init.data, fragment.time_90k)
                 video.append(
-                    RecordKind.FRAGMENT, fragment.data, fragment.time_90k, key_frame=fragment.key_frame
+                    RecordKind.FRAGMENT,
+                    fragment.data,
+                    fragment.time_90k,
+                    key_frame=fragment.key_frame,
+                    end_90k=fragment.time_90k + fragment.duration_90k,
                 )
             except StoreFailed as error:
                 self._gap_cause = "disk full" if isinstance(error, NoSpace) else "storage write failed"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 # An ordinary webcam's focal length in picture widths (renders: 704 px at 640; a 62 to 65 degree lens has 0.8
 # to 1.1).
 FOCAL_WIDTHS = 1.1
-# Where people who look into the lens hold their head on the average face below: median of 20 photos labelled
+# Where people who look into the lens hold their head on the average face below: median of 17 photos labelled
 # frontal.
 PITCH_ZERO_DEG = 2.6
 

@@ -1,9 +1,8 @@
 """Whether a picture can be judged at all: too dark, washed out, out of focus, or the lens covered.
 
 Pure. Anything but "good" makes a frame unassessable; only "covered" and "blur" become technical
-observations. All thresholds were measured on the 47 photos, 36 renders and 5 clips named in
-docs/observations.md, as they are and with gain, exposure, blur and a covered lens imitated; the script there
-repeats it.
+observations. The thresholds were measured on the 47 photos of docs/observations.md, as they are and with
+light, focus and lens spoiled; `python -m bench.inference --accuracy DIR` repeats it.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ from numpy.typing import NDArray
 
 # Everything is measured on a grey picture this wide (its longer side), which also averages sensor noise away.
 MEASURED_SIDE_PX = 320
-# Nine tenths of the pixels are below this (0..255): at least 92 round a face and 108 in a whole picture in
-# normal light, at most 52 at a fifth of it.
+# Nine tenths of the pixels are below this (0..255): at least 136 in a whole photo and 92 round a face in
+# ordinary light, at most 50 at a fifth of it.
 DARK_BELOW = 55
-# A cap leaves one flat black; the darkest usable room (a twentieth of the light) keeps differences between
-# 16-pixel blocks of at least 1.5 levels.
-CAPPED_BLOCK_SPREAD = 1.0
+# Spread of the means of 16-pixel blocks: a cap leaves flat black and noise (0.1), a room with a twentieth of
+# its light keeps at least 1.2.
+CAPPED_BLOCK_SPREAD = 0.6
 # Share of pixels at 250 or more: at most 0.14 in normal light.
 GLARE_SHARE = 0.3
 GLARE_LEVEL = 250
-# 99.9th percentile of the second derivative (4-neighbour Laplacian): at least 59 when focused, at most 15 at
-# a blur of 1 % of the picture's width; sensor noise alone reaches about 22.
+# 99.9th percentile of the second derivative (4-neighbour Laplacian): at least 59 when focused, at most 18 at
+# a blur of 1 % of the width, of which sensor noise alone makes 16.
 BLUR_BELOW = 30
-# A hand or sheet before the lens leaves soft light and no contrast; the flattest focused picture has 29.
+# A hand or sheet before the lens leaves soft light and no contrast: a spread of at most 14; the flattest
+# focused picture has 29.
 COVERED_SPREAD = 20.0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.inference import gaze, head_pose, quality
-from appliance.inference.face import Face, count_faces, find_faces
+from appliance.inference.face import Face, find_faces
 from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import Models
 from appliance.inference.signals import Signals
@@ -21,7 +21,7 @@ PRESENCE_THRESHOLD = 0.5
 # The detector loses profiles that the points still follow; past this many misses in a row (2 s at the usual
 # interval) the points are more likely stuck on something else.
 MISSES_BELIEVED = 4
-# Beyond this head yaw the far eye is hidden, and reading the near one alone gave errors above 20 degrees.
+# Beyond this head yaw the far eye is hidden; the labelled heads end at 37, so nothing is claimed there.
 EYES_READABLE_YAW_DEG = 50.0
 
 
@@ -33,6 +33,7 @@ class Tracker:
         self._interval_ns = round(detector_interval_s * 1e9)
         self._points: NDArray[np.float32] | None = None
         self._counted = 0
+        self._maybe_face = False
         self._misses = 0
         self._quality = "good"
         self._detected_ns: int | None = None
@@ -59,35 +60,40 @@ class Tracker:
     def _detect(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> None:
         self._detected_ns = now_ns
         faces = find_faces(self._models.detector, frame_bgr)
-        self._counted = count_faces(faces)
-        self._misses = 0 if faces else self._misses + 1
-        if self._points is not None and self._misses >= MISSES_BELIEVED:
-            self._points = None
-        if faces and (self._points is None or not any(_holds(face, self._points) for face in faces)):
-            network = self._models.landmarks
-            rough = find_landmarks(network, frame_bgr, region_of_face(faces[0]))
-            # The detector's box sits badly on a turned head; the points' own square decides.
-            found = find_landmarks(network, frame_bgr, region_of_points(rough.points))
-            self._points = found.points if found.presence >= PRESENCE_THRESHOLD else None
+        if self._points is not None:
+            self._misses = 0 if any(face.holds(self._points) for face in faces) else self._misses + 1
+            if self._misses >= MISSES_BELIEVED:
+                self._points = None
+        if self._points is None and faces:
+            self._misses = 0
+            self._points = self._begin(frame_bgr, max(faces, key=lambda face: (face.is_sure, face.size)))
+        self._counted = count_people(faces, self._points)
+        self._maybe_face = bool(faces)
         self._quality = quality.assess(frame_bgr, _box(faces, self._points))
+
+    def _begin(self, frame_bgr: NDArray[np.uint8], face: Face) -> NDArray[np.float32] | None:
+        network = self._models.landmarks
+        rough = find_landmarks(network, frame_bgr, region_of_face(face))
+        # The detector's box sits badly on a turned head; the points' own square decides.
+        found = find_landmarks(network, frame_bgr, region_of_points(rough.points))
+        return found.points if found.presence >= PRESENCE_THRESHOLD else None
 
     def _read(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> Signals:
         readable = self._quality == "good"
         if self._points is None:
-            # A face that the points do not fit is there but turned, cut or covered: neither way.
-            return Signals(now_ns, self._counted, readable and self._counted == 0, self._quality)
-        faces = max(1, self._counted)
+            # What may be a face but does not fit the points is turned, cut or covered, or none: neither way.
+            return Signals(now_ns, self._counted, readable and not self._maybe_face, self._quality)
         height, width = frame_bgr.shape[:2]
         head = head_pose.estimate(self._points, width, height)
         if head is None:
-            return Signals(now_ns, faces, False, self._quality)
+            return Signals(now_ns, self._counted, False, self._quality)
         eyes = None
         if self._models.iris is not None and abs(head.yaw_deg) <= EYES_READABLE_YAW_DEG:
             eyes = gaze.read_eyes(self._models.iris, frame_bgr, self._points)
         look = gaze.estimate(eyes, head) if eyes is not None else None
         return Signals(
             now_ns,
-            faces,
+            self._counted,
             readable,
             self._quality,
             head.yaw_deg,
@@ -99,13 +105,15 @@ class Tracker:
         )
 
 
-def _holds(face: Face, points: NDArray[np.float32]) -> bool:
-    x, y = points[:, :2].mean(axis=0)
-    return bool(face.left <= x <= face.right and face.top <= y <= face.bottom)
+def count_people(faces: list[Face], points: NDArray[np.float32] | None) -> int:
+    """People in view (F043): every sure face, and the followed one where it is not among them."""
+    sure = [face for face in faces if face.is_sure]
+    return len(sure) + int(points is not None and not any(face.holds(points) for face in sure))
 
 
 def _box(faces: list[Face], points: NDArray[np.float32] | None) -> tuple[float, float, float, float] | None:
     if points is not None:
         low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-    return (faces[0].left, faces[0].top, faces[0].right, faces[0].bottom) if faces else None
+    sure = [face for face in faces if face.is_sure]
+    return (sure[0].left, sure[0].top, sure[0].right, sure[0].bottom) if sure else None

@@ -182,6 +182,6 @@ def _settings(config: RoomConfig, folder: Path, acl: Path) -> str:
     ]
     if os.geteuid() == 0:
         # As root Mosquitto would become user `mosquitto` before it reads its keys, which belong to root (0600).
-        # Root is for containers and demos: systemd starts it as invigil-room, where this line is not written.
+        # Root is for containers and demos: systemd starts it as invigil-broker, where this line is not written.
         lines.append("user root")
     return "\n".join(lines) + "\n"

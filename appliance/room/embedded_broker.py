@@ -1,6 +1,7 @@
 """The demo's broker where no Mosquitto is installed: amqtt, on loopback only, with TLS and access rules off.
 
-Own process (`python -m appliance.room.embedded_broker HOST PORT`), ended by SIGTERM; MQTT 3.1.1 only.
+Own process (`python -m appliance.room.embedded_broker --config room.toml`, or HOST PORT), ended by SIGTERM.
+It speaks MQTT 3.1.1 only.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import asyncio
 import ipaddress
 import signal
 import sys
+from pathlib import Path
 
+from appliance.config import RoomConfig, load_config
 from appliance.errors import ApplianceError, BadInput, Refused
+from appliance.room.broker import require_free_port
 from appliance.service import print_error
 
 WARNING = (
@@ -34,6 +38,7 @@ def require_loopback(host: str) -> None:
 async def serve(host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     require_loopback(host)
+    require_free_port(host, port)
     try:
         from amqtt.broker import Broker  # extra of a demo, not of a room
     except ImportError as error:
@@ -57,11 +62,19 @@ async def serve(host: str, port: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """HOST PORT; returns the exit code."""
+    """`--config room.toml` or HOST PORT; returns the exit code."""
     try:
-        if len(arguments) != 2 or not arguments[1].isdecimal():
-            raise BadInput("usage: python -m appliance.room.embedded_broker HOST PORT")
-        asyncio.run(serve(arguments[0], int(arguments[1])))
+        match arguments:
+            case ["--config", path]:
+                config = load_config(Path(path), RoomConfig)
+                host, port = config.broker_host, config.broker_port
+            case [host, digits] if digits.isdecimal():
+                port = int(digits)
+            case _:
+                raise BadInput(
+                    "wrong arguments", "python -m appliance.room.embedded_broker --config room.toml"
+                )
+        asyncio.run(serve(host, port))
     except ApplianceError as error:
         print_error(error)
         return error.exit_code

@@ -150,6 +150,10 @@ class Intake:
                 )
                 return str(error)
             gaps = [[gap.start_90k, gap.end_90k, gap.cause, gap.unwitnessed] for gap in manifest.gaps]
+            gaps += [
+                [lost.time_90k, lost.time_90k, f"a record was lost: {lost.cause}", False]
+                for lost in manifest.lost
+            ]
             complete = not gaps and bool(manifest.segments)
             connection.execute(
                 "UPDATE sessions SET manifest = ?, manifest_sha256 = ?, manifest_problem = NULL, gaps = ?,"

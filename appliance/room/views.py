@@ -6,18 +6,13 @@ import json
 import sqlite3
 from typing import Any
 
-from appliance.policy import Level, parse_policy
+from appliance.policy import parse_policy
 from appliance.room.accounts import Account, Role
 from appliance.room.core import Room
 from appliance.room.desk import Assessment, DeskState
 from appliance.room.live import LiveDesk, Seen
 
 SENTENCE = "An indication is not proof of anything. It says where a person may want to look."  # F068
-LEVEL_WORDS: dict[Level, str] = {
-    "green": "nothing to look at",
-    "yellow": "look some time",
-    "red": "look soon",
-}
 COUNTED = (DeskState.RECORDING, DeskState.BREAK_, DeskState.READY, DeskState.AWAITING_APPROVAL)
 
 View = dict[str, Any]
@@ -69,7 +64,7 @@ def tile(room: Room, desk: str, assessment: Assessment, account: Account) -> Vie
         "recording_age_s": None if age_s is None else int(age_s),
         "break_since": session.break_since if session else None,
         "level": level,
-        "level_words": LEVEL_WORDS[level] if level else "AI off" if sees else "",
+        "level_words": level or ("AI off" if sees else ""),
         "seen": _newest(live, session.sid) if sees and session and age_s is not None else None,
         "technical": list(assessment.technical),
         "needs_you": bool(assessment.needs),

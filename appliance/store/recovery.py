@@ -138,7 +138,7 @@ class _Recovery:
                 self.report.missing.append(f"wraps/{name}")
 
     def settle_open_segments(self) -> None:
-        """Scan what was growing and cut torn tails; then adopt all tracks' whole records in order of time."""
+        """Scan what was growing; adopt the whole records of all tracks in order of time; finish the rows."""
         tails: list[_Tail] = []
         for row in self._rows("state = 'open'"):
             path = self._layout.segment(row.sid, row.name)
@@ -166,7 +166,7 @@ class _Recovery:
         self.report.adopted_records += len(order)
 
     def settle_finished_segments(self) -> None:
-        """Bytes behind an open-ended segment are cut again; a finished one without its file is missing."""
+        """Cut what stands behind an open-ended segment's size; a finished one without its file is missing."""
         for row in self._rows("state IN ('closed', 'open_ended')"):
             path = self._layout.segment(row.sid, row.name)
             if not path.is_file():
@@ -194,7 +194,6 @@ class _Recovery:
                 " AND l.leaf_index = r.leaf_index WHERE r.segment_id = ? ORDER BY r.record_index",
                 (row.sid, row.id),
             ).fetchall()
-        on_disk_bytes = path.stat().st_size
         acknowledged_bytes = known[-1][0] if known else row.prefix_bytes
         scan = _scan(path)
         agreed = 0
@@ -207,8 +206,6 @@ class _Recovery:
             return self._keep_damaged(row, path, known[agreed - 1][0] if agreed else row.prefix_bytes, scan)
         whole = _without_holes(path, scan.records[agreed:])
         keep_bytes = whole[-1].offset_bytes + whole[-1].length_bytes if whole else acknowledged_bytes
-        if on_disk_bytes > keep_bytes:
-            self._cut(path, keep_bytes)
         self._sync(path)
         ended = scan.ended and len(whole) == len(scan.records) - agreed
         return _Tail(
@@ -225,7 +222,6 @@ class _Recovery:
             return None
         stored_as = self._quarantine_row(path, cause)
         write_file_durably(self._layout.quarantine / stored_as, path.read_bytes(), self._file_ops)
-        self._cut(path, good_bytes)
         return _Tail(row, [], good_bytes, "open_ended", cause, damaged=True)
 
     def _cut(self, path: Path, keep_bytes: int) -> None:

@@ -95,7 +95,9 @@ class Connection:
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"desk-{config.desk}",
-            protocol=MQTTProtocolVersion.MQTTv5,
+            # The demo's embedded broker, the only one without TLS, speaks nothing newer than 3.1.1.
+            protocol=MQTTProtocolVersion.MQTTv311 if tls is None else MQTTProtocolVersion.MQTTv5,
+            clean_session=False if tls is None else None,
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -130,16 +132,21 @@ class Connection:
             log.warning("link.last_word_lost reason=%s", error)
 
     def _run(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        properties.MaximumPacketSize = MAX_MESSAGE_BYTES + 4096
         config = self._config
         try:
-            self.client.connect(
-                config.broker_host, config.broker_port, KEEPALIVE_S, clean_start=False, properties=properties
-            )
+            if config.broker_tls:
+                self.client.connect(
+                    config.broker_host,
+                    config.broker_port,
+                    KEEPALIVE_S,
+                    clean_start=False,
+                    properties=_connect_properties(),
+                )
+            else:
+                self.client.connect(config.broker_host, config.broker_port, KEEPALIVE_S)
         except OSError as error:
-            self._emit(Ended(self._number, f"broker not reached: {(error.strerror or str(error)).lower()}"))
+            reason = (error.strerror or str(error)).lower()
+            self._emit(Ended(self._number, f"the broker was not reached: {reason}"))
             return
         self.client.loop_start()
         if not self._answered.wait(ANSWER_TIMEOUT_S) and not self._over.is_set():
@@ -224,3 +231,10 @@ class Connection:
                 self._clock.wall(),
             )
         )
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_EXPIRY_S
+    properties.MaximumPacketSize = MAX_MESSAGE_BYTES + 4096
+    return properties

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -22,6 +23,7 @@ from appliance.errors import (
     ApplianceError,
     BadInput,
     EvidenceBroken,
+    NoSpace,
     Refused,
     StorageUnreachable,
 )
@@ -217,6 +219,16 @@ def test_altered_manifest_brings_nothing(stored: Built, server: tuple[str, Path]
     assert not (tmp_path / "pulled").exists()
 
 
+def test_full_disk_is_told_before_anything_is_fetched(
+    stored: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _path: SimpleNamespace(total=10**9, used=10**9 - 1000, free=1000)
+    )
+    assert "MB are needed" in failed(run(stored, "pull", SID, "--out", tmp_path / "pulled"), NoSpace)
+    assert not list(tmp_path.glob("pulled/*/*/*"))
+
+
 def test_session_that_is_still_being_sent(stored: Built, server: tuple[str, Path], tmp_path: Path) -> None:
     in_bucket(server, "manifest.json").unlink()
     assert "is incomplete" in failed(run(stored, "pull", SID, "--out", tmp_path / "pulled"), Refused)
@@ -247,10 +259,7 @@ def test_connection_lost_in_the_middle_of_an_object(stored: Built, tmp_path: Pat
         def do_GET(self) -> None:
             name = self.path.rpartition("/")[2]
             source = next(iter(stored.folder.rglob(name)), None) if name else None
-            if source is None:
-                body = _listing(stored)
-            else:
-                body = source.read_bytes()
+            body = _listing(stored) if source is None else source.read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -302,6 +302,35 @@ def test_retained_state_survives_a_restart(tmp_path: Path) -> None:
         end(process)
 
 
+def test_invigil_room_broker_becomes_mosquitto(tmp_path: Path) -> None:
+    """What systemd starts: one process, which SIGTERM ends well."""
+    room = make_room(tmp_path, free_port())
+    pair = enrol(room, "desk-a")
+    command = [
+        sys.executable,
+        "-m",
+        "appliance.cli",
+        "room",
+        "broker",
+        "--config",
+        str(tmp_path / "room.toml"),
+    ]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                assert handshake(room, context(room, *pair)) == "TLSv1.3"
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert Path(f"/proc/{process.pid}/comm").read_text() == "mosquitto\n"
+    finally:
+        end(process)
+    assert process.returncode == 0
+
+
 def test_port_that_somebody_else_has_is_named(room: Room, tmp_path: Path) -> None:
     with pytest.raises(PortInUse, match=f"port {room.config.broker_port} at 127.0.0.1 is in use"):
         run_broker(room.config, tmp_path)
@@ -330,9 +359,21 @@ def test_embedded_broker_listens_on_loopback_only(host: str) -> None:
     assert "Traceback" not in words
 
 
-def test_embedded_broker_says_that_it_is_open_and_carries_messages() -> None:
+def test_embedded_broker_names_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = embedded("127.0.0.1", str(taken.getsockname()[1]))
+        _, words = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 16
+    assert "is in use" in words
+    assert "Traceback" not in words
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_embedded_broker_says_that_it_is_open_and_carries_messages(tmp_path: Path, by_file: bool) -> None:
     port = free_port()
-    process = embedded("127.0.0.1", str(port))
+    settings = tmp_path / "room.toml"
+    settings.write_text(f'institution = "uni"\nroom = "r"\nbroker_tls = false\nbroker_port = {port}\n')
+    process = embedded("--config", str(settings)) if by_file else embedded("127.0.0.1", str(port))
     try:
         assert process.stderr is not None
         assert "TLS and access rules are OFF" in process.stderr.readline()

@@ -85,6 +85,24 @@ def test_a_refused_step_ends_the_segment_and_is_never_retried(tmp_path: Path, st
     desk.store.close()
 
 
+def test_a_refused_seal_leaves_the_segment_open_ended(tmp_path: Path) -> None:
+    disk = Failing("commit", errno.EIO)
+    desk = Desk(tmp_path, disk)
+    desk.begin()
+    video = desk.segment()
+    video.put(FRAGMENT, 900, 0)
+    disk.armed = True
+    with pytest.raises(StoreFailed):
+        video.seal(FRAGMENT_90K)
+    with pytest.raises(StoreFailed):
+        video.file.abandon("disk refused the end")
+    disk.armed = False
+    video.file.abandon("disk refused the end")
+    assert desk.outcome("0-video-0.evf") == (Outcome.OPEN_ENDED, 1)
+    desk.store.close()
+    assert check_store(tmp_path) == []
+
+
 def test_control_a_healthy_disk_takes_the_same_records(tmp_path: Path) -> None:
     desk = Desk(tmp_path, Failing("write", errno.EIO))
     desk.begin()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -16,11 +15,17 @@ import pytest
 from tests.unit.test_store_builders import SID, Desk
 
 ROOT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
-READ = (
-    "import sys; from pathlib import Path; from appliance.store.view import RecordingView;"
-    "print([row.sid for row in RecordingView(Path(sys.argv[1])).sessions()])"
-)
+# Becomes nobody only once everything is imported: the interpreter itself may stand where nobody cannot look.
+READ = """
+import os, sys
+from pathlib import Path
+from appliance.store.view import RecordingView
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+print([row.sid for row in RecordingView(Path(sys.argv[1])).sessions()])
+"""
 RECORD_AND_DIE = (
     "import os, sys; from pathlib import Path; from tests.unit.test_store_builders import Desk;"
     "Desk(Path(sys.argv[1])).begin(); os.kill(os.getpid(), 9)"
@@ -39,16 +44,8 @@ def root() -> Iterator[Path]:
 
 def read_by_another_user(root: Path) -> str:
     root.chmod(0o555)
-    other: dict[str, object] = (
-        {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    )
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(root)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        **other,
+        [sys.executable, "-c", READ, str(root)], capture_output=True, text=True, cwd=ROOT, check=False
     )
     root.chmod(0o755)
     return done.stdout.strip() or done.stderr

@@ -15,6 +15,7 @@ from appliance.store.rows import GapRow
 from appliance.store.view import RecordingView
 from tests.manual_clock import ManualClock
 from tests.unit.test_store_builders import FRAGMENT_90K, SID, Desk, Growing
+from tests.unit.test_store_durable import Recorder
 
 FRAGMENT = RecordKind.FRAGMENT
 
@@ -64,6 +65,19 @@ def test_whole_records_are_adopted_and_a_torn_one_is_cut(desk: Desk) -> None:
     view.close()
     assert desk.outcome(row.name) == (Outcome.OPEN_ENDED, 2)
     assert check_store(desk.root) == []
+
+
+def test_an_adopted_record_is_synced_before_its_row(desk: Desk) -> None:
+    video = desk.segment()
+    leave(desk, "0-video-0.evf", sealed(video, 900, 0).data)
+    desk.store.close()
+    recorder = Recorder()
+    RecordingStore(desk.root, ManualClock(), recorder).close()
+    synced = recorder.calls.index("fdatasync")
+    assert "commit" in recorder.calls[synced:]
+    recorder.calls.clear()
+    RecordingStore(desk.root, ManualClock(), recorder).close()
+    assert "fdatasync" not in recorder.calls  # control: nothing to adopt
 
 
 def test_an_end_record_without_its_row_closes_the_segment(desk: Desk) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
 from appliance.archive.cli import app
-from appliance.archive.observations import NOTICE, ObservationLog
 from appliance.errors import (
     ApplianceError,
     BadInput,
@@ -23,23 +24,26 @@ from appliance.errors import (
     EvidenceBroken,
     NotTrusted,
     Refused,
+    StoreFailed,
 )
-from appliance.evf.canonical import canonical
-from appliance.evidence.manifest import Gap
+from appliance.evf.keys import EpochKey
+from appliance.evf.recipients import RecipientSet
+from appliance.evf.wraps import WrapContext, wrap_epoch_key
+from appliance.evidence.manifest import WrapEntry
 from tests.sessions import (
-    CANDIDATE,
-    EXAM,
+    CREATED,
     GAP_CAUSE,
+    INSTITUTION,
     PASSPHRASE,
     POLICY_ID,
-    POLICY_VERSION,
-    RATE,
+    RETAIN_UNTIL,
     SID,
     Built,
     Plan,
+    Room,
     build_session,
+    default_room,
     key_file,
-    observation,
     representative,
 )
 
@@ -114,12 +118,43 @@ def test_passphrase_file_may_end_in_a_line_break(built: Built, out: Path, ending
     opened(built, out)
 
 
+def test_without_passphrase_file_somebody_must_be_there_to_ask(built: Built, out: Path) -> None:
+    arguments = ["open", built.folder, "--key", built.key, "--out", out, "--config", built.config]
+    result = CliRunner().invoke(app, [str(part) for part in arguments])
+    assert isinstance(result.exception, BadInput)
+    assert "passphrase-file" in result.exception.hint
+
+
 def test_key_of_somebody_else_says_whose_recording_it_is(tmp_path: Path, out: Path) -> None:
     """F083, F084: a key that the institution did not name opens nothing."""
     built = build_session(tmp_path, Plan(recipients=(2, 3)))
     said = refused(built, out, NotTrusted)
     assert "is not among the recipients" in said
     assert f"person 2 ({representative(2).kid[:8]}), person 3 ({representative(3).kid[:8]})" in said
+
+
+@pytest.mark.parametrize(
+    ("signer", "retain_until", "words"),
+    [
+        (Room().device_key, RETAIN_UNTIL, "signed by another key"),
+        (default_room().device_key, "2036-01-01", "another session, institution, policy or retention date"),
+    ],
+    ids=["another device", "another retention date"],
+)
+def test_wrap_must_be_the_desks_own_and_of_this_session(
+    built: Built, out: Path, signer: Ed25519PrivateKey, retain_until: str, words: str
+) -> None:
+    """Even where the manifest names its hash; `open` looks into each wrap before it uses one (F111)."""
+    name = built.manifest.wraps[0].name
+    people = RecipientSet(INSTITUTION, 2, CREATED, (representative(1).representative("person 1"),))
+    context = WrapContext(INSTITUTION, SID, 0, "media", CREATED, POLICY_ID, retain_until, 2)
+    evk = wrap_epoch_key(EpochKey.generate(), context, people, signer)
+    built.wrap().write_bytes(evk)
+    entry = WrapEntry(name, hashlib.sha256(evk).hexdigest(), len(evk))
+    built.rewrite(wraps=(entry, *built.manifest.wraps[1:]))
+    said = refused(built, out, EvidenceBroken)
+    assert said.startswith(name)
+    assert words in said
 
 
 def test_recipients_are_named_by_key_id_without_a_recipient_set(tmp_path: Path, out: Path) -> None:
@@ -159,6 +194,17 @@ def test_existing_file_is_kept_unless_forced(built: Built, out: Path) -> None:
 def test_nothing_is_written_into_the_evidence(built: Built) -> None:
     assert "inside the session's folder" in refused(built, built.folder / "segments" / "exam.mp4", BadInput)
     assert "no folder" in refused(built, built.folder.parent / "nowhere" / "exam.mp4", BadInput)
+
+
+def test_disk_that_takes_no_more_leaves_nothing_behind(built: Built, out: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        said = refused(built, out, StoreFailed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert said.startswith(f"cannot write {out}: ")
+    assert not out.exists()
 
 
 def test_open_ended_segment_opens_and_says_where_it_stops(tmp_path: Path, out: Path) -> None:
@@ -210,98 +256,6 @@ def test_lone_segment_without_its_wrap(built: Built, out: Path) -> None:
     said = _open_lone(built, built.segment("0-video-1.evf"), out)
     assert isinstance(said.exception, BadInput)
     assert f"no {SID}.0.media.evk beside" in str(said.exception)
-
-
-def test_golden_events(tmp_path: Path, out: Path) -> None:
-    """F072, F132: every fact of every observation, the gaps, and the sentence of F068; times in seconds."""
-    unwitnessed = Gap(2 * RATE, 4 * RATE, "room controller was not reachable", True)
-    events = (
-        observation(1, "gaze_outside_work_area", 3.5, None),
-        observation(
-            2, "low_light", 44, 50.25, None, technical=True, measured={"mean_luma": 11, "exposure_s": None}
-        ),
-        observation(1, "gaze_outside_work_area", 3.5, 9.75),
-        observation(3, "nobody_at_desk", 50, None, "red"),
-    )
-    built = build_session(tmp_path, Plan(observations=events, unwitnessed=(unwitnessed,)))
-    target = tmp_path / "events.json"
-    said = opened(built, out, "--events", target)
-    assert NOTICE in said
-    common = {
-        "rule": "yaw over 25 degrees for 4 s",
-        "measured": {"yaw_deg": 31.5, "frames": 31},
-        "uncertainty": "3.1 degrees of yaw",
-        "technical": False,
-    }
-    assert json.loads(target.read_text()) == {
-        "sid": SID,
-        "exam": EXAM,
-        "candidate_code": CANDIDATE,
-        "policy": {"id": POLICY_ID, "version": POLICY_VERSION},
-        "observations": [
-            {
-                **common,
-                "start_s": 3.5,
-                "end_s": 9.75,
-                "duration_s": 6.25,
-                "kind": "gaze_outside_work_area",
-                "words": "gaze outside work area",
-                "level": "yellow",
-            },
-            {
-                **common,
-                "start_s": 44.0,
-                "end_s": 50.25,
-                "duration_s": 6.25,
-                "kind": "low_light",
-                "words": "low light",
-                "level": None,
-                "technical": True,
-                "measured": {"mean_luma": 11, "exposure_s": None},
-            },
-            {
-                **common,
-                "start_s": 50.0,
-                "end_s": None,
-                "duration_s": 4.0,
-                "kind": "nobody_at_desk",
-                "words": "nobody at desk",
-                "level": "red",
-            },
-        ],
-        "gaps": [{"start_s": 12.0, "end_s": 42.0, "cause": GAP_CAUSE}],
-        "unwitnessed": [{"start_s": 2.0, "end_s": 4.0, "cause": "room controller was not reachable"}],
-        "lost": [],
-        "notice": "An indication is not proof of anything. It says where a person may want to look.",
-    }
-
-
-def test_session_without_observations_has_an_empty_log(built: Built, out: Path, tmp_path: Path) -> None:
-    opened(built, out, "--events", tmp_path / "events.json")
-    assert json.loads((tmp_path / "events.json").read_text())["observations"] == []
-
-
-def test_closed_observation_is_not_reopened() -> None:
-    log = ObservationLog()
-    for event in (observation(4, "head_turned_away", 1, 6), observation(4, "head_turned_away", 1, None)):
-        log.add(canonical({**event, "phase": event["report"]["phase"]}))
-    assert [report.phase for report in log.reports()] == ["closed"]
-
-
-@pytest.mark.parametrize(
-    "plaintext",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        canonical({**observation(1, "nobody_at_desk", 1, 2), "more": 1}),
-        canonical({**observation(1, "nobody_at_desk", 1, 2), "phase": "opened"}),
-        canonical(observation(1, "nobody_at_desk", 1, 2, "purple")),
-    ],
-)
-def test_record_that_is_no_observation(plaintext: bytes) -> None:
-    with pytest.raises(EvidenceBroken):
-        ObservationLog().add(plaintext)
 
 
 @pytest.mark.slow

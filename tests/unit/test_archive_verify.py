@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -247,6 +249,27 @@ def test_command_prints_one_line_a_file_and_stops_with_the_named_error(built: Bu
     assert isinstance(altered.exception, EvidenceBroken)
     assert "broken  00:00:42-00:00:48  1-video-0.evf  file was altered" in altered.output
     assert "ok      00:00:48-00:00:54  1-video-1.evf" in altered.output
+
+
+def test_main_command_line_ends_with_two_lines_and_code_7(built: Built) -> None:
+    flip(built.segment("1-video-0.evf"))
+    command = [
+        sys.executable,
+        "-m",
+        "appliance.cli",
+        "archive",
+        "verify",
+        built.folder,
+        "--config",
+        built.config,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 7
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(
+        "invigil: error: 1-video-0.evf (00:00:42-00:00:48 of the session): file was altered"
+    )
+    assert hint.startswith("invigil: hint: pull the session again")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from appliance.inference.face import GRID, Face, count_faces, decode, overlap
+from appliance.inference.face import GRID, Face, decode, overlap
+from appliance.inference.tracker import count_people
 
 
 def raw(*faces: tuple[int, int, float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -56,16 +57,17 @@ def test_extreme_logits_do_not_overflow() -> None:
     assert read((10, 20, 40.0, 1e6))[0].confidence == 1.0
 
 
-def test_further_faces_must_be_surer_than_the_first() -> None:
-    """F043: a poster or pattern seldom gets past the stricter threshold.
-
-    A lone faint face is still somebody.
-    """
-    assert count_faces([]) == 0
-    assert count_faces([face(0.55)]) == 1
-    assert count_faces([face(0.9), face(0.6)]) == 1
-    assert count_faces([face(0.6), face(0.9)]) == 1
-    assert count_faces([face(0.9), face(0.8), face(0.75)]) == 3
+def test_sure_faces_are_people_and_unsure_ones_only_where_the_points_agree() -> None:
+    """F043: a poster or pattern seldom gets past the threshold; a lone faint face is still somebody."""
+    inside, outside = np.full((468, 3), 5, np.float32), np.full((468, 3), 50, np.float32)
+    assert count_people([], None) == 0
+    assert count_people([face(0.6)], None) == 0
+    assert count_people([face(0.6)], inside) == 1
+    assert count_people([face(0.9)], inside) == 1
+    assert count_people([face(0.9)], outside) == 2
+    assert count_people([face(0.9), face(0.6)], inside) == 1
+    assert count_people([face(0.9), face(0.8), face(0.75)], inside) == 3
+    assert count_people([], inside) == 1
 
 
 def test_overlap_of_boxes() -> None:

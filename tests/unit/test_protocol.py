@@ -128,8 +128,9 @@ MESSAGES: list[Strict] = [
     ),
 ]
 KINDS = sorted({type(message) for message in MESSAGES}, key=lambda kind: kind.__name__)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | FINITE | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )

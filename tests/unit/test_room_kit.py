@@ -10,8 +10,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from starlette.testclient import TestClient
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from fastapi import FastAPI
 
 from appliance.clock import utc_text
 from appliance.config import Desk, RoomConfig, StorageConfig
@@ -69,6 +71,36 @@ def policy_document(root: Ed25519PrivateKey, **changes: Any) -> dict[str, Any]:
     return sign_policy(parse_policy(body | changes), root)
 
 
+class Browser:
+    """Requests straight into the application, with cookies; each runs on a loop of its own."""
+
+    def __init__(self, app: FastAPI, address: str = "192.0.2.77") -> None:
+        self._app = app
+        self._address = address
+        self.cookies = httpx.Cookies()
+        self.headers: dict[str, str] = {}
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        return self.request("POST", path, json={} if json is None else json, **more)
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app, client=(self._address, 50_000))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="https://room.test", cookies=self.cookies
+            ) as client:
+                answer = await client.request(method, path, headers=self.headers | (headers or {}), **more)
+                self.cookies = client.cookies
+                return answer
+
+        return asyncio.run(send())
+
+
 @dataclass
 class Kit:
     """A room without its sockets: what would go out is in `sent`."""
@@ -92,11 +124,11 @@ class Kit:
 
         asyncio.run(take())
 
-    def client(self) -> TestClient:
+    def client(self) -> Browser:
         """A browser without a log-in."""
-        return TestClient(build_app(self.site), base_url="https://testserver", follow_redirects=False)
+        return Browser(build_app(self.site))
 
-    def logged_in(self, role: str, name: str | None = None) -> TestClient:
+    def logged_in(self, role: str, name: str | None = None) -> Browser:
         """A browser of a new account with that role; its POSTs carry the token."""
         name = name or f"{role}-1"
         add_account(self.folder / "data" / "room.db", name, role, PASSWORD, self.clock)
@@ -130,7 +162,7 @@ class Kit:
         for desk in desks:
             self.hear(desk, self.online(desk), self.status(desk))
 
-    def certify(self, desk: str, sid: str, gaps: tuple[Gap, ...] = (), **changes: Any) -> bytes:
+    def certify(self, desk: str, sid: str, /, gaps: tuple[Gap, ...] = (), **changes: Any) -> bytes:
         """Speak a short session's checkpoint and manifest as its desk would; returns the manifest."""
         key = self.device_keys[desk]
         bodies = [{"event": "open"}, {"event": "close"}]
@@ -153,7 +185,7 @@ class Kit:
             "policy_version": loaded.policy.version, "retain_until": "2027-05-22",
             "started": utc_text(self.clock.wall()), "ended": utc_text(self.clock.wall()), "recipient_set_version": 1,
             "segments": (), "wraps": (), "events": tuple(EventLeaf(i, body) for i, body in enumerate(bodies)),
-            "gaps": gaps, "leaves": 2, "checkpoint": note, "cosignature": line,
+            "gaps": gaps, "lost": (), "leaves": 2, "checkpoint": note, "cosignature": line,
             "chain_pem": ((self.folder / "trust" / "desks" / f"{desk}.pem").read_text(),),
         }  # fmt: skip
         manifest = Manifest(**(values | changes))
@@ -169,7 +201,7 @@ def make_kit(folder: Path, desks: tuple[str, ...] = ("d1", "d2"), **policy: Any)
     root = Ed25519PrivateKey.generate()
     device_keys = {desk: Ed25519PrivateKey.generate() for desk in desks}
     for desk, key in device_keys.items():
-        certificate = authority.issue(desk, key.public_key(), (), clock=clock)
+        certificate = authority.issue(desk, key.public_key(), [ExtendedKeyUsageOID.CLIENT_AUTH], clock=clock)
         (folder / "trust" / "desks").mkdir(exist_ok=True)
         (folder / "trust" / "desks" / f"{desk}.pem").write_bytes(certificate_pem(certificate))
     (folder / "data").mkdir()
@@ -181,7 +213,9 @@ def make_kit(folder: Path, desks: tuple[str, ...] = ("d1", "d2"), **policy: Any)
         room="room-214",
         title="Room 2.14",
         data=folder / "data",
-        desks=tuple(Desk(id=desk, label=desk.removeprefix("d"), column=n + 1) for n, desk in enumerate(desks)),
+        desks=tuple(
+            Desk(id=desk, label=desk.removeprefix("d"), column=n + 1) for n, desk in enumerate(desks)
+        ),
         storage=StorageConfig(
             endpoint=ENDPOINT, region=REGION, bucket=BUCKET, credentials=folder / "credentials.toml"
         ),

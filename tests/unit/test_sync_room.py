@@ -1,4 +1,4 @@
-"""A desk as provisioning leaves it, and a controller that signs, witnesses and grants; the other sync tests build on it."""
+"""A desk as provisioning leaves it, and a controller that signs and witnesses; the other sync tests build on it."""
 
 from __future__ import annotations
 

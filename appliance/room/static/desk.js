@@ -4,7 +4,6 @@ const main = byId("main");
 const desk = main.dataset.desk;
 const decides = main.dataset.role !== "staff";
 const MAY_END = ["check-in", "recording", "break"];
-const LEVEL_WORDS = { green: "nothing to look at", yellow: "look some time", red: "look soon" };
 let view = null;
 
 function items(list, texts) {
@@ -33,7 +32,7 @@ function observation(seen) {
   const item = byId("observation").content.firstElementChild.cloneNode(true);
   const part = (name) => item.querySelector(`[data-f="${name}"]`);
   if (seen.level) item.dataset.level = seen.level;
-  part("level_words").textContent = seen.technical ? "technical" : LEVEL_WORDS[seen.level] ?? "no level";
+  part("level_words").textContent = seen.technical ? "technical" : seen.level ?? "no level";
   part("at").textContent = timeOfDay(seen.at);
   part("words").textContent = seen.words;
   part("duration").textContent = `${seen.duration_s.toFixed(1)} s${seen.closed ? "" : ", still"}`;

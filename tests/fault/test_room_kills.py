@@ -1,0 +1,113 @@
+"""SIGKILL of each process of a running room while a desk records."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from demo.controller_client import ControllerClient
+from demo.room import DemoRoom, default_desks, wait_until
+from tests.room import Exam, longest_silence_s, running_room
+
+pytestmark = pytest.mark.slow
+
+FRAME_S = 1 / 15
+FRAGMENT_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRoom]:
+    with running_room(tmp_path_factory.mktemp("room"), desks=default_desks()[:1]) as room:
+        yield room
+
+
+@pytest.fixture
+def client(room: DemoRoom) -> Iterator[ControllerClient]:
+    client = room.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def exam(room: DemoRoom, client: ControllerClient, request: pytest.FixtureRequest) -> Exam:
+    return Exam.begin(room, client, "desk-1", re.sub(r"\W", "-", request.node.name)[:60])
+
+
+def test_killed_inference_costs_no_frame(exam: Exam) -> None:
+    """A model that dies costs not a frame, and the room says that nothing is being assessed."""
+    exam.record_until(4)
+    inference = exam.room.nodes["desk-1"]["inference"]
+    inference.hold_down()
+    wait_until("the room says so", lambda: assessing(exam) is False, 15)
+    inference.bring_back()
+    wait_until("assessed again", lambda: assessing(exam) is True, 20)
+    ended = exam.end()
+    assert ended["complete"]
+    assert ended["gaps"] == []
+    assert longest_silence_s(exam.frame_times_s()) < 3 * FRAME_S
+    kinds = [event.body["kind"] for event in exam.view.events(exam.sid)]
+    assert kinds.count("assessment_stopped") == 1
+    assert kinds.count("assessment_began") == 2
+
+
+def test_killed_camera_costs_at_most_the_open_fragment(exam: Exam) -> None:
+    """What was durable stays, at most the open fragment is lost, and the gap has its time and its cause (F146)."""
+    exam.record_until(6)
+    camera = exam.room.nodes["desk-1"]["camera"]
+    killed_90k = session_now_90k(exam)
+    camera.kill()
+    durable_90k = exam.durable_90k()
+    exam.record_until(killed_90k / 90_000 + 8)
+    ended = exam.end()
+    times_s = exam.frame_times_s()
+    before_s = max(time for time in times_s if time <= killed_90k / 90_000 + 0.1)
+    after_s = min(time for time in times_s if time > before_s)
+    assert before_s >= durable_90k / 90_000 - 2 * FRAME_S, "something acknowledged was lost"
+    assert killed_90k / 90_000 - before_s < FRAGMENT_S + 0.5, "more than the open fragment was lost"
+    assert not ended["complete"]
+    [gap] = ended["gaps"]
+    assert gap["cause"] == "recording process restarted"
+    assert gap["from_s"] == pytest.approx(before_s, abs=0.2)
+    assert gap["to_s"] == pytest.approx(after_s, abs=0.2)
+    assert {entry["outcome"] for entry in exam.manifest()["segments"]} == {"CLOSED", "OPEN_ENDED"}
+
+
+@pytest.mark.parametrize("part", ["broker", "controller", "desk-1 sync"])
+def test_killed_room_parts_cost_nothing(exam: Exam, part: str) -> None:
+    """Broker, controller and the node's own link: no frame, no witness, no decision is lost (F050)."""
+    processes = {
+        "broker": exam.room.broker,
+        "controller": exam.room.controller,
+        "desk-1 sync": exam.room.nodes["desk-1"]["sync"],
+    }
+    process = processes[part]
+    assert process is not None
+    exam.record_until(4)
+    process.hold_down()
+    time.sleep(3)
+    process.bring_back()
+    exam.record_until(session_now_90k(exam) / 90_000 + 2)
+    wait_until("the room sees the desk again", lambda: room_sees(exam), 30)
+    ended = exam.end()
+    assert ended["gaps"] == []
+    assert ended["complete"]
+    assert longest_silence_s(exam.frame_times_s()) < 3 * FRAME_S
+    manifest = exam.manifest()
+    assert manifest["cosignature"]
+    assert manifest["leaves"] == exam.view.leaf_count(exam.sid)
+
+
+def assessing(exam: Exam) -> bool:
+    return exam.client.tile("desk-1")["level"] is not None
+
+
+def room_sees(exam: Exam) -> bool:
+    tile = exam.client.tile("desk-1")
+    return bool(tile["link"] == "live" and tile["state"] == "recording")
+
+
+def session_now_90k(exam: Exam) -> int:
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - exam.row.started_mono_ns) * 9 // 100_000
