@@ -33,7 +33,7 @@ DEFAULT_LEVELS: dict[str, Level] = {
 class Strict(BaseModel):
     """Base of everything read from outside: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Storage(Strict):

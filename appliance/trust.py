@@ -17,16 +17,18 @@ HINT = "provision this machine again, or correct [trust] in its settings file"
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
     """A `.pub` file: the raw 32-byte Ed25519 key in hex."""
+    data = _read(path)
     try:
-        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(_read(path).decode("ascii").strip()))
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(data.decode("ascii").strip()))
     except ValueError as error:
         raise BadConfig(f"{path} is not a public key", HINT) from error
 
 
 def load_device_key(path: Path) -> Ed25519PrivateKey:
     """A `.key` file: Ed25519, PEM PKCS8."""
+    data = _read(path)
     try:
-        key = load_pem_private_key(_read(path), None)
+        key = load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:
         raise BadConfig(f"{path} is not a private key", HINT) from error
     if not isinstance(key, Ed25519PrivateKey):
@@ -36,16 +38,18 @@ def load_device_key(path: Path) -> Ed25519PrivateKey:
 
 def load_certificate(path: Path) -> x509.Certificate:
     """A PEM certificate."""
+    data = _read(path)
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificate(data)
     except ValueError as error:
         raise BadConfig(f"{path} is not a certificate", HINT) from error
 
 
 def load_document(path: Path) -> dict[str, Any]:
     """A signed document; its signature is for the caller to check."""
+    data = _read(path)
     try:
-        document = json.loads(_read(path))
+        document = json.loads(data)
     except ValueError as error:
         raise BadConfig(f"{path} is not JSON", HINT) from error
     if not isinstance(document, dict):

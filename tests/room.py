@@ -52,20 +52,37 @@ class Exam:
         wait_until(f"{desk} records", lambda: room.recording(client, desk), 30)
         return cls(room, client, desk, sid)
 
-    @property
-    def view(self) -> RecordingView:
-        return RecordingView(self.room.node_folder(self.desk) / "store")
+    @contextmanager
+    def view(self) -> Iterator[RecordingView]:
+        """The desk's index, read-only."""
+        view = RecordingView(self.room.node_folder(self.desk) / "store")
+        try:
+            yield view
+        finally:
+            view.close()
 
     @property
     def row(self) -> SessionRow:
-        row = self.view.session(self.sid)
+        with self.view() as view:
+            row = view.session(self.sid)
         assert row is not None
         return row
 
     def durable_90k(self) -> int:
         """Where the newest durable fragment ends, 0 before the first."""
-        newest = self.view.newest_fragment(self.sid)
+        with self.view() as view:
+            newest = view.newest_fragment(self.sid)
         return 0 if newest is None else newest.time_90k_end
+
+    def event_kinds(self) -> list[str]:
+        """Kinds of the session's event leaves, in order."""
+        with self.view() as view:
+            return [event.body["kind"] for event in view.events(self.sid)]
+
+    def leaf_count(self) -> int:
+        """Leaves of the session so far."""
+        with self.view() as view:
+            return view.leaf_count(self.sid)
 
     def record_until(self, seconds: float) -> None:
         """Wait until that much of the session's time is durable."""
@@ -96,7 +113,9 @@ class Exam:
         representative = RepresentativeKey.load(key_file.read_bytes(), passphrase)
         cls = "media" if track == "video" else "log"
         keys: dict[int, EpochKey] = {}
-        for segment in self.view.segments(self.sid):
+        with self.view() as view:
+            segments = view.segments(self.sid)
+        for segment in segments:
             if segment.track != track:
                 continue
             if segment.epoch not in keys:

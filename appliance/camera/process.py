@@ -109,7 +109,7 @@ class CameraProcess:
         self._camera_problem = self._probe_camera()
         self._inference: tuple[int, float] | None = None
         self._next_facts_ns = 0
-        self._ring = FrameRingWriter(config.run_dir / "frames", RING_WIDTH_PX, RING_HEIGHT_PX)
+        self._ring = FrameRingWriter(config.run_dir / "frames", RING_WIDTH_PX, RING_HEIGHT_PX, mode=0o640)
         self._server = LocalServer(config.run_dir / "camera.sock", self._on_message, self._on_connect)
 
     def run(self, stop: threading.Event) -> None:

@@ -57,7 +57,9 @@ def connect_writer(path: Path) -> WriterConnection:
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=WriterConnection
         )
         connection.lock_fd, connection.path = lock_fd, path
-    except sqlite3.Error as error:
+        # SQLite gives -wal and -shm the database's own mode: whichever process of the group makes them, both can use them.
+        path.chmod(0o660)
+    except (sqlite3.Error, OSError) as error:
         os.close(lock_fd)
         raise store_failure(f"cannot open {path.name}", error) from error
     try:

@@ -152,6 +152,7 @@ class Connection:
         if not self._answered.wait(ANSWER_TIMEOUT_S) and not self._over.is_set():
             self._end("the broker did not answer in time")
         self._over.wait()
+        self.client.disconnect()  # an attempt that was given up must not leave its socket open
         self.client.loop_stop()
         self._emit(Ended(self._number, self._reason))
 

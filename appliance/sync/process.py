@@ -13,7 +13,6 @@ import threading
 
 from appliance.clock import Clock, SystemClock, boot_id, parse_utc, utc_text
 from appliance.config import NodeConfig
-from appliance.errors import BadInput
 from appliance.local_link import LocalClient, Message
 from appliance.protocol import (
     ClockMessage,
@@ -155,7 +154,7 @@ class SyncProcess:
             elif message.topic == clock_topic(room):
                 at = parse_utc(decode(ClockMessage, message.payload).at)
                 self._room_clock.heard(at, message.arrived_mono_ns)
-        except BadInput as error:
+        except ValueError as error:  # BadInput, and a time that is none
             log.warning("link.bad_message topic=%s reason=%s", message.topic, error)
 
     def _obey(self, payload: bytes) -> None:

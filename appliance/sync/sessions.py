@@ -113,14 +113,13 @@ class Sessions:
                 continue
             if connected:
                 self._send_checkpoint(order.sid, now_mono_ns)
-            if certify and row.ended is not None:
+            undecided = order.state in ("ordered", "ended")
+            if certify and undecided and row.ended is not None:
                 self._certify(order)
-            if connected and order.state in ("ordered", "ended"):
+            if connected and undecided:
                 self._send_manifest(order.sid, now_mono_ns)
             if connected and order.state == "released":
-                request = self._upload(order).step(now_mono_ns)
-                if request is not None:
-                    self._publish(FromNode.GRANT_REQUEST, encode(request))
+                self._ask_for_grants(order, now_mono_ns)
 
     def witnessed(self, message: WitnessMessage) -> None:
         """Make the controller's cosignature durable."""
@@ -206,6 +205,12 @@ class Sessions:
             return
         self._publish(FromNode.MANIFEST, payload)
 
+    def _ask_for_grants(self, order: OrderedSession, now_mono_ns: int) -> None:
+        upload = self._upload(order)
+        request = None if upload is None else upload.step(now_mono_ns)
+        if request is not None:
+            self._publish(FromNode.GRANT_REQUEST, encode(request))
+
     def _log(self, sid: str) -> SessionLog:
         if sid not in self._logs:
             witness = self._ledger.witness(sid)
@@ -219,15 +224,16 @@ class Sessions:
             )
         return self._logs[sid]
 
-    def _upload(self, order: OrderedSession) -> Upload:
+    def _upload(self, order: OrderedSession) -> Upload | None:
         sid = order.sid
         if sid in self._uploads:
             return self._uploads[sid]
         approval, manifest = self._ledger.approval(sid), self._certificates.manifest(sid)
         if approval is None or manifest is None:
-            raise NotTrusted(
-                f"session {sid} is marked released without approval or manifest", "inspect this desk's store"
+            self._certificates.faults[sid] = (
+                "it is released, but its approval or manifest is gone from this desk"
             )
+            return None
         files = session_files(self._view, sid, approval, manifest)
         with self._ledger.transaction():
             for item in files:

@@ -69,6 +69,7 @@ class Node:
         self.process = self.room.start_node()
         until(lambda: self.camera.peers > 0, "local link")
         until(lambda: self.room.presences() == [("online", 1)], "online")
+        until(self.room.status, "status")
 
     def refresh(self) -> None:
         """What room and camera say every second or two."""

@@ -48,7 +48,7 @@ def test_killed_inference_costs_no_frame(exam: Exam) -> None:
     assert ended["complete"]
     assert ended["gaps"] == []
     assert longest_silence_s(exam.frame_times_s()) < 3 * FRAME_S
-    kinds = [event.body["kind"] for event in exam.view.events(exam.sid)]
+    kinds = exam.event_kinds()
     assert kinds.count("assessment_stopped") == 1
     assert kinds.count("assessment_began") == 2
 
@@ -97,7 +97,7 @@ def test_killed_room_parts_cost_nothing(exam: Exam, part: str) -> None:
     assert longest_silence_s(exam.frame_times_s()) < 3 * FRAME_S
     manifest = exam.manifest()
     assert manifest["cosignature"]
-    assert manifest["leaves"] == exam.view.leaf_count(exam.sid)
+    assert manifest["leaves"] == exam.leaf_count()
 
 
 def assessing(exam: Exam) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import cli
+from appliance import cli, errors
 
 PASSPHRASE = "a long enough passphrase"
 POLICY = """
@@ -349,3 +350,9 @@ def test_interrupt_has_code_130(invigil: Invigil, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("provisioning.cli.create_room", interrupted)
     assert invigil(*CA).code == 130
+
+
+def test_handbook_lists_every_exit_code() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
+    known = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type)} | {0, 2, 70, 130}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == known

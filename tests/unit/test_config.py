@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,12 @@ def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.toml", NodeConfig)
     with pytest.raises(BadConfig, match="is a directory"):
         load_config(tmp_path, NodeConfig)
+
+
+def test_room_file_in_the_handbook_is_one(tmp_path: Path) -> None:
+    """docs/operations.md."""
+    text = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
+    example = next(
+        block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[desks]]" in block
+    )
+    assert load_config(write(tmp_path, example), RoomConfig).desks[0].id == "desk-7"

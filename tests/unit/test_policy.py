@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import BadInput, NotTrusted, StorageNotAllowed
 from appliance.evf.signed import sign_document
-from appliance.policy import parse_policy, sign_policy, six_months_after, verify_policy
+from appliance.policy import ExamPolicy, parse_policy, sign_policy, six_months_after, verify_policy
 
 EMPTY: dict[str, Any] = {
     "id": "stat1-2026",
@@ -175,3 +178,15 @@ def test_upload_address_elsewhere_is_refused(url: str) -> None:
     """F119: the node checks what the controller offers."""
     with pytest.raises(StorageNotAllowed):
         parse_policy({**EMPTY, "storage": [EU]}).require_upload_url(url)
+
+
+def test_policy_in_the_handbook_is_one() -> None:
+    """docs/operations.md, and every key of a policy stands there."""
+    text = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text()
+    example = next(
+        block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "legal_basis" in block
+    )
+    assert parse_policy(tomllib.loads(example)).record_video
+    assert [
+        name for name in ExamPolicy.model_fields if f"`{name}" not in text and f"[{name}]" not in text
+    ] == []

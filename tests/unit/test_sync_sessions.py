@@ -468,3 +468,11 @@ def test_lost_segment_is_named_in_the_manifest_and_the_rest_is_certified(setup: 
     assert len(manifest.lost) == 4
     assert {leaf.name for leaf in manifest.lost} == {"0-video-0.evf"}
     assert manifest.gaps
+
+
+def test_released_session_without_its_manifest_is_told_and_sends_nothing(setup: Setup) -> None:
+    setup.release()
+    setup.bench.view.layout.manifest(SID).unlink()
+    setup.restart()
+    assert setup.node.only(FromNode.GRANT_REQUEST, 100) == []
+    assert "approval or manifest is gone" in setup.node.sessions.faults()[0]
