@@ -68,6 +68,12 @@ class Decisions:
     set_aside_at: str | None = None
     witness_refused: str | None = None
 
+    @property
+    def waits_for_approval(self) -> bool:
+        """Whether it has a certificate that holds, and nobody has decided yet."""
+        decided = self.approved_at or self.held_reason or self.discarded_at or self.set_aside_at
+        return self.manifest_sha256 is not None and self.manifest_problem is None and decided is None
+
 
 @dataclass(frozen=True, slots=True)
 class OpenObservation:
@@ -259,7 +265,12 @@ def _needs(
         needs.append(Need("start", f"{seat} did not start: {session.start_refused}"))
     if state in UNDER_WAY and link == "lost":
         since = f" since {facts.lost_at}" if facts.lost_at else ""
-        needs.append(Need("link", f"{seat}: no contact{since}. It records on by itself; look at its light"))
+        now = (
+            "Its certificate waits"
+            if state is DeskState.ENDED
+            else "It records on by itself; look at its light"
+        )
+        needs.append(Need("link", f"{seat}: no contact{since}. {now}"))
     if link == "live" and state in (DeskState.RECORDING, DeskState.BREAK_):
         if age_s is None:
             needs.append(Need("recording", f"{seat}: the desk does not say that it records"))
@@ -277,7 +288,7 @@ def _needs(
         needs.append(
             Need("manifest", f"{seat}: its certificate does not hold: {session.manifest_problem}", "end")
         )
-    for observation in facts.observations:
+    for observation in facts.observations if state is DeskState.RECORDING else ():
         if observation.level == "red" and not observation.technical and not observation.reviewed:
             needs.append(
                 Need(f"look-{observation.number}", f"{seat}: {observation.words}. Look when you can")

@@ -154,7 +154,9 @@ class Intake:
                 [lost.time_90k, lost.time_90k, f"a record was lost: {lost.cause}", False]
                 for lost in manifest.lost
             ]
-            complete = not gaps and bool(manifest.segments)
+            if not manifest.segments:
+                gaps.append([0, 0, "nothing was recorded", False])
+            complete = not gaps
             connection.execute(
                 "UPDATE sessions SET manifest = ?, manifest_sha256 = ?, manifest_problem = NULL, gaps = ?,"
                 " complete = ?, ended_at = coalesce(ended_at, ?) WHERE sid = ?",

@@ -108,6 +108,8 @@ class LiveRoom:
             return
         live.status = status
         live.status_mono_ns = self._clock.mono_ns()
+        if not status.camera_open:
+            live.jpeg = None  # nothing of the candidate stays on the page once the camera is closed (F118)
         for report in status.sessions:
             if report.sid not in live.started_wall:
                 began = parse_utc(status.at) - timedelta(seconds=report.duration_90k / 90000)
@@ -180,10 +182,9 @@ class LiveRoom:
         found: list[tuple[str | None, Need]] = [
             (None, Need(k, w, "none")) for k, w in self.room_needs.items()
         ]
-        waiting = 0
         for desk, assessment in assessments.items():
             found.extend((desk, need) for need in assessment.needs)
-            waiting += assessment.state.value == "awaiting approval"
+        waiting = sum(decisions.waits_for_approval for _, decisions in self.sessions.values())
         if waiting:
             words = "1 session waits" if waiting == 1 else f"{waiting} sessions wait"
             found.append((None, Need("approve", f"{words} for approval", "end")))

@@ -174,13 +174,7 @@ class Sessions:
         """Approve every session that waits and is complete; the others stay, with the reason."""
         outcomes = []
         for sid, (desk, decisions) in list(self._room.live.sessions.items()):
-            waits = decisions.manifest_sha256 and not (
-                decisions.approved_at
-                or decisions.held_reason
-                or decisions.discarded_at
-                or decisions.set_aside_at
-            )
-            if not waits:
+            if not decisions.waits_for_approval:
                 continue
             try:
                 await self.approve(by, sid)

@@ -262,6 +262,16 @@ def test_hold_keeps_and_a_later_approval_is_possible(kit: Kit) -> None:
     assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end", "hold", "release"]
 
 
+def test_no_still_stays_when_the_camera_closes(kit: Kit) -> None:
+    """F118."""
+    sid = start(kit.logged_in("proctor"))
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    kit.intake.preview("d1", b"\xff\xd8 still")
+    assert kit.room.live.desks["d1"].jpeg is not None
+    kit.hear("d1", kit.status("d1", kit.report(sid, SessionPhase.ENDED), camera_open=False))
+    assert kit.room.live.desks["d1"].jpeg is None
+
+
 def test_discarding_takes_two_people(kit: Kit) -> None:
     anna, berta = kit.logged_in("lead", "anna"), kit.logged_in("lead", "berta")
     sid = start(anna)
