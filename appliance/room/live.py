@@ -14,6 +14,7 @@ from appliance.config import Desk
 from appliance.policy import Level
 from appliance.protocol import ObservationReport, Presence, Status
 from appliance.room.desk import (
+    LINK_LOST_S,
     Assessment,
     Decisions,
     DeskFacts,
@@ -108,6 +109,9 @@ class LiveRoom:
             return
         live.status = status
         live.status_mono_ns = self._clock.mono_ns()
+        old_s = (self._clock.wall() - parse_utc(status.at)).total_seconds()
+        if status.clock_synced and old_s > LINK_LOST_S:  # a retained one, from before the desk went away
+            live.status_mono_ns -= round(old_s * 1e9)
         if not status.camera_open:
             live.jpeg = None  # nothing of the candidate stays on the page once the camera is closed (F118)
         for report in status.sessions:

@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from appliance.clock import SystemClock, utc_text
 from appliance.config import Desk, RoomConfig, RoomTrust
 from appliance.errors import BadConfig, PortInUse
 from appliance.evf.canonical import canonical
@@ -160,7 +161,7 @@ def wait(condition: Callable[[], bool], timeout_s: float = 15) -> None:
 
 def status(**changes: object) -> bytes:
     values: dict[str, object] = {
-        "desk": "d1", "boot_id": "b1", "connection": 1, "at": "2026-11-22T09:00:00.000Z",
+        "desk": "d1", "boot_id": "b1", "connection": 1, "at": utc_text(SystemClock().wall()),
         "preflight": Preflight(ready=True), "camera_open": False, "light_on": False, "recording_age_s": None,
         "inference_rate_hz": None, "free_bytes": 10**10, "clock_offset_s": 0.0, "clock_synced": True,
     }  # fmt: skip

@@ -9,7 +9,8 @@ from pathlib import Path
 import av
 import pytest
 
-from demo.room import CLIPS, DemoRoom, default_desks, free_port
+from demo.clips import CLIPS
+from demo.room import DemoRoom, default_desks, free_port
 from tests.observed import BrokerEar, StorageRelay, remote_ports
 from tests.room import Exam, running_room
 

@@ -272,6 +272,17 @@ def test_no_still_stays_when_the_camera_closes(kit: Kit) -> None:
     assert kit.room.live.desks["d1"].jpeg is None
 
 
+def test_a_retained_status_of_a_dead_desk_is_not_live(kit: Kit) -> None:
+    """The broker repeats the last status to a controller that starts anew; it is as old as it says."""
+    old = kit.status("d1")
+    kit.clock.advance(600)
+    kit.hear("d1", old)
+    proctor = kit.logged_in("proctor")
+    assert proctor.get("/api/desks/d1").json()["link"] == "lost"
+    kit.hear("d1", kit.status("d1"))
+    assert proctor.get("/api/desks/d1").json()["link"] == "live"
+
+
 def test_discarding_takes_two_people(kit: Kit) -> None:
     anna, berta = kit.logged_in("lead", "anna"), kit.logged_in("lead", "berta")
     sid = start(anna)

@@ -22,8 +22,8 @@ export async function act(path, body, done) {
 }
 
 export function sentence(error, hint) {
-  const words = hint ? `${error}. ${hint}` : `${error}`;
-  return words[0].toUpperCase() + words.slice(1) + ".";
+  const parts = [error, hint].filter(Boolean).map(String);
+  return parts.map((part) => `${part[0].toUpperCase()}${part.slice(1)}.`).join(" ");
 }
 
 let toastTimer = 0;
