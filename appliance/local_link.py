@@ -1,23 +1,24 @@
 """Unix-socket link between the three processes of a node: JSON lines, camera is the server.
 
-The link only wakes and forwards; the truth is in the two databases. A slow or dead peer never holds up the camera: its
-queue is bounded and the newest message is dropped and counted.
+The link only wakes and forwards; the truth is in the two databases. A slow or dead peer never holds up the camera: what
+waits for it is bounded in bytes, and the newest message is dropped and counted.
 
     inference -> camera   observation {key, report: ObservationReport} · inference {rate_hz}
-    sync -> camera        wake (the ledger changed) · watch {mode: still|live, lease_s}
+    sync -> camera        wake (the ledger changed) · watch {mode: still|live, lease_s} · replay
     camera -> inference   session {sid or None, face, gaze, started_mono_ns, levels}
-    camera -> sync        durable {sid} · observation {sid, number, report} · preview {jpeg: base64}
+    camera -> sync        durable {sid} · observation {sid, number, report} · preview {jpeg: base64}, to who watches
                           · facts {camera_open, camera_problem, light_on, inference_rate_hz, faults}
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
-import queue
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,77 +27,126 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 MAX_LINE_BYTES = 1 << 20
-QUEUE_MESSAGES = 256
+# A thousand replayed observations of 1 kB, or some seconds of live pictures for a peer that stands still.
+MAX_WAITING_BYTES = 4 << 20
+# Sync, inference and what a person looks in with; more than that is a peer gone wrong.
+MAX_PEERS = 16
+# An accept that fails (out of descriptors) is tried again.
+ACCEPT_RETRY_S = 0.1
+
+_numbers = itertools.count(1)
+
+
+def encode_line(message: Message) -> bytes:
+    """A message as it goes over the link."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 class Peer:
-    """One end of one connection: a reader thread, a writer thread and a bounded queue between."""
+    """One end of one connection: a reader thread, a writer thread and a bounded queue between.
 
-    def __init__(self, connection: socket.socket, on_message: Callable[[Peer, Message], None]) -> None:
-        self._connection = connection
-        self._on_message = on_message
-        self._outgoing: queue.Queue[Message | None] = queue.Queue(QUEUE_MESSAGES)
+    `number` differs from every other peer's of this process; `dropped` counts messages it was too slow for.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        on_message: Callable[[Peer, Message], None],
+        on_close: Callable[[Peer], None] = lambda _peer: None,
+    ) -> None:
+        self.number = next(_numbers)
         self.dropped = 0
         self.closed = threading.Event()
+        self._connection = connection
+        self._on_message = on_message
+        self._on_close = on_close
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._changed = threading.Condition()
 
     def start(self) -> None:
         """Begin to read and write."""
-        threading.Thread(target=self._read, daemon=True, name="local-read").start()
         threading.Thread(target=self._write, daemon=True, name="local-write").start()
+        threading.Thread(target=self._read, daemon=True, name="local-read").start()
 
     def send(self, message: Message) -> bool:
         """Queue a message; False if the peer is too slow or gone. Never blocks."""
-        if self.closed.is_set():
-            return False
-        try:
-            self._outgoing.put_nowait(message)
-        except queue.Full:
-            self.dropped += 1
-            return False
+        return self.send_line(encode_line(message))
+
+    def send_line(self, line: bytes) -> bool:
+        """As `send`, for a message that `encode_line` made."""
+        with self._changed:
+            if self.closed.is_set():
+                return False
+            if self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
+                self.dropped += 1
+                return False
+            self._waiting.append(line)
+            self._waiting_bytes += len(line)
+            self._changed.notify()
         return True
 
     def close(self) -> None:
         """End the connection; both threads finish."""
-        if self.closed.is_set():
-            return
-        self.closed.set()
+        with self._changed:
+            self.closed.set()
+            self._changed.notify()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(queue.Full):
-            self._outgoing.put_nowait(None)
 
     def _read(self) -> None:
         try:
             with self._connection.makefile("rb") as lines:
                 while line := lines.readline(MAX_LINE_BYTES):
+                    if not line.endswith(b"\n"):
+                        # Too long, or cut off by the peer's death: a half message is none.
+                        break
                     message = json.loads(line)
                     if isinstance(message, dict) and isinstance(message.get("type"), str):
                         self._on_message(self, message)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.debug("local.read_ended reason=%s", error)
-        self.close()
+        finally:
+            self.close()
+            self._on_close(self)
 
     def _write(self) -> None:
         try:
-            while not self.closed.is_set() and (message := self._outgoing.get()) is not None:
-                self._connection.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            while (line := self._next_line()) is not None:
+                self._connection.sendall(line)
         except OSError as error:
             log.debug("local.write_ended reason=%s", error)
-        self.close()
-        self._connection.close()
+        finally:
+            self.close()
+            self._connection.close()
+
+    def _next_line(self) -> bytes | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self.closed.is_set())
+            if self.closed.is_set():
+                return None
+            line = self._waiting.popleft()
+            self._waiting_bytes -= len(line)
+            return line
 
 
 class LocalServer:
-    """The camera's end: any number of peers of the same user or group."""
+    """The camera's end: peers of the same user or group. Callbacks run in the peers' threads."""
 
     def __init__(
-        self, path: Path, on_message: Callable[[Peer, Message], None], on_connect: Callable[[Peer], None]
+        self,
+        path: Path,
+        on_message: Callable[[Peer, Message], None],
+        on_connect: Callable[[Peer], None],
+        on_close: Callable[[Peer], None] = lambda _peer: None,
     ) -> None:
         self._path = path
         self._on_message = on_message
         self._on_connect = on_connect
+        self._on_close = on_close
         self._peers: list[Peer] = []
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -105,34 +155,46 @@ class LocalServer:
         threading.Thread(target=self._accept, daemon=True, name="local-accept").start()
 
     def broadcast(self, message: Message) -> None:
-        """Send to every peer that can take it."""
-        with self._lock:
-            self._peers = [peer for peer in self._peers if not peer.closed.is_set()]
-            peers = list(self._peers)
-        for peer in peers:
-            peer.send(message)
+        """Send to every peer that can take it. Never blocks."""
+        line = encode_line(message)
+        for peer in self._living():
+            peer.send_line(line)
 
     def close(self) -> None:
         """Stop listening and drop all peers."""
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        with self._lock:
-            for peer in self._peers:
-                peer.close()
+        for peer in self._living():
+            peer.close()
         self._path.unlink(missing_ok=True)
 
+    def _living(self) -> list[Peer]:
+        with self._lock:
+            self._peers = [peer for peer in self._peers if not peer.closed.is_set()]
+            return list(self._peers)
+
     def _accept(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
-            peer = Peer(connection, self._on_message)
+            except OSError as error:
+                if not self._closing.wait(ACCEPT_RETRY_S):
+                    log.warning("local.accept_failed reason=%s", error)
+                continue
+            if len(self._living()) >= MAX_PEERS:
+                log.warning("local.too_many_peers")
+                connection.close()
+                continue
+            peer = Peer(connection, self._on_message, self._on_close)
             with self._lock:
                 self._peers.append(peer)
-            peer.start()
+            # What is said on connecting goes out before any answer to what the peer says first.
             self._on_connect(peer)
+            peer.start()
+            if self._closing.is_set():
+                peer.close()
 
 
 class LocalClient:
@@ -172,16 +234,24 @@ class LocalClient:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                connection.connect(str(self._path))
-            except OSError:
-                connection.close()
-                self._stopping.wait(self._retry_s)
-                continue
-            peer = Peer(connection, lambda _peer, message: self._on_message(message))
-            self._peer = peer
-            peer.start()
+            peer = self._connect()
+            if peer is not None:
+                peer.closed.wait()
+            self._stopping.wait(self._retry_s)
+
+    def _connect(self) -> Peer | None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(self._path))
+        except OSError:
+            connection.close()
+            return None
+        peer = Peer(connection, lambda _peer, message: self._on_message(message))
+        self._peer = peer
+        peer.start()
+        if self._stopping.is_set():
+            # `close` came between and saw the peer before this one.
+            peer.close()
+        else:
             self._on_connect()
-            while not peer.closed.wait(self._retry_s) and not self._stopping.is_set():
-                pass
+        return peer

@@ -11,8 +11,9 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from appliance.clock import parse_utc, utc_text
 from appliance.errors import BadInput, NotTrusted
 from appliance.evf.canonical import canonical
 from appliance.evf.errors import EvfError
@@ -24,7 +25,15 @@ MAX_MESSAGE_BYTES = 1 << 20
 
 Sid = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+Utc = Annotated[
+    str,
+    Field(pattern=r"^(19|2\d)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"),
+    AfterValidator(lambda text: utc_text(parse_utc(text))),
+]
+# What every JSON reader holds exactly (RFC 8259, 6), and SQLite too.
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+# Session time in 90 kHz: a century either way, for a desk whose clock was never set; any `Utc` bears that much more.
+Time90k = Annotated[int, Field(ge=-284_018_400_000_000, le=284_018_400_000_000)]
 ObjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
@@ -77,7 +86,7 @@ class Presence(Strict):
 
     desk: Code
     boot_id: str
-    connection: int
+    connection: Count
     state: Literal["online", "lost", "stopped"]
     software: str = ""
 
@@ -85,8 +94,8 @@ class Presence(Strict):
 class GapReport(Strict):
     """A span without footage, in the session's 90 kHz time, with its cause in words."""
 
-    start_90k: int
-    end_90k: int
+    start_90k: Time90k
+    end_90k: Time90k
     cause: str
 
 
@@ -107,16 +116,16 @@ class SessionReport(Strict):
 
     sid: Sid
     phase: SessionPhase
-    epoch: int
-    fragments: int
-    durable_bytes: int
-    duration_90k: int
-    leaves: int
-    witnessed: int = Field(description="leaves that the controller has cosigned")
+    epoch: Count
+    fragments: Count
+    durable_bytes: Count
+    duration_90k: Time90k
+    leaves: Count
+    witnessed: Count = Field(description="leaves that the controller has cosigned")
     gaps: tuple[GapReport, ...] = ()
     manifest_sha256: Sha256 | None = None
-    objects_total: int = 0
-    objects_there: int = 0
+    objects_total: Count = 0
+    objects_there: Count = 0
 
 
 class Preflight(Strict):
@@ -131,7 +140,7 @@ class Status(Strict):
 
     desk: Code
     boot_id: str
-    connection: int
+    connection: Count
     at: Utc
     preflight: Preflight
     camera_open: bool
@@ -140,7 +149,7 @@ class Status(Strict):
         description="seconds since the newest durable fragment; None when idle"
     )
     inference_rate_hz: float | None = Field(description="None when no model runs")
-    free_bytes: int
+    free_bytes: Count
     clock_offset_s: float | None
     clock_synced: bool
     faults: tuple[str, ...] = ()
@@ -150,7 +159,7 @@ class Status(Strict):
 class Reply(Strict):
     """What became of a command."""
 
-    serial: int
+    serial: Count
     accepted: bool
     reason: str = ""
 
@@ -159,7 +168,7 @@ class CheckpointMessage(Strict):
     """New leaves and the signed note that covers them."""
 
     sid: Sid
-    first_index: int = Field(ge=0)
+    first_index: Count
     leaves: tuple[str, ...] = Field(description="base64 of 32 bytes each", max_length=4096)
     note: str = Field(max_length=4096)
 
@@ -170,8 +179,8 @@ class ObservationReport(Strict):
     kind: Code
     words: str = Field(max_length=200)
     phase: Literal["opened", "closed"]
-    start_90k: int
-    end_90k: int | None
+    start_90k: Annotated[Time90k, Field(ge=0)]
+    end_90k: Time90k | None
     duration_s: float
     level: Level | None
     technical: bool = False
@@ -184,7 +193,7 @@ class ObservationMessage(Strict):
     """An observation, once it is durable in the log track."""
 
     sid: Sid
-    number: int = Field(description="counts up in one session, so that a resend is seen once")
+    number: Count = Field(description="counts up in one session, so that a resend is seen once")
     observation: ObservationReport
 
 
@@ -199,7 +208,7 @@ class ObjectFacts(Strict):
     """One file to upload."""
 
     name: ObjectName
-    size_bytes: int = Field(ge=0)
+    size_bytes: Count
     md5: str = Field(description="base64, as Content-MD5 wants it", max_length=24)
     sha256: Sha256
 
@@ -255,7 +264,7 @@ class ConfirmSynced(Strict):
     kind: Literal["synced"] = "synced"
     sid: Sid
     manifest_sha256: Sha256
-    objects: int
+    objects: Count
 
 
 Order = Annotated[StartSession | EndSession | Release | Hold | ConfirmSynced, Field(discriminator="kind")]
@@ -266,7 +275,7 @@ class Command(Strict):
 
     room: Code
     desk: Code
-    serial: int = Field(ge=1)
+    serial: Annotated[int, Field(ge=1, lt=2**53)]
     issued: Utc
     order: Order
 
@@ -295,7 +304,7 @@ class WitnessMessage(Strict):
     """Answer to a checkpoint: cosigned up to `size`, or send again from `size`, or refused for good."""
 
     sid: Sid
-    size: int
+    size: Count
     cosignature: str | None = None
     refused: str | None = None
 

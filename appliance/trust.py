@@ -1,4 +1,4 @@
-"""Reads the pinned keys and signed documents that provisioning left on a machine."""
+"""Reads the pinned keys and signed documents that provisioning left on a machine, for every process alike."""
 
 from __future__ import annotations
 
@@ -13,52 +13,57 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from appliance.errors import BadConfig
 
 HINT = "provision this machine again, or correct [trust] in its settings file"
+MAX_BYTES = 1 << 20
 
 
-def load_public_key(path: Path) -> Ed25519PublicKey:
-    """A `.pub` file: the raw 32-byte Ed25519 key in hex."""
-    data = _read(path)
+def load_public_key(path: Path, hint: str = HINT) -> Ed25519PublicKey:
+    """A `.pub` file: the raw 32-byte Ed25519 key in hex. BadConfig with `hint`, as all of these."""
+    data = _read(path, hint)
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(data.decode("ascii").strip()))
     except ValueError as error:
-        raise BadConfig(f"{path} is not a public key", HINT) from error
+        raise BadConfig(f"{path} is not a public key", hint) from error
 
 
-def load_device_key(path: Path) -> Ed25519PrivateKey:
+def load_device_key(path: Path, hint: str = HINT) -> Ed25519PrivateKey:
     """A `.key` file: Ed25519, PEM PKCS8."""
-    data = _read(path)
+    data = _read(path, hint)
     try:
         key = load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:
-        raise BadConfig(f"{path} is not a private key", HINT) from error
+        raise BadConfig(f"{path} is not a private key", hint) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadConfig(f"{path} is not an Ed25519 key", HINT)
+        raise BadConfig(f"{path} is not an Ed25519 key", hint)
     return key
 
 
-def load_certificate(path: Path) -> x509.Certificate:
+def load_certificate(path: Path, hint: str = HINT) -> x509.Certificate:
     """A PEM certificate."""
-    data = _read(path)
+    data = _read(path, hint)
     try:
         return x509.load_pem_x509_certificate(data)
     except ValueError as error:
-        raise BadConfig(f"{path} is not a certificate", HINT) from error
+        raise BadConfig(f"{path} is not a certificate", hint) from error
 
 
-def load_document(path: Path) -> dict[str, Any]:
+def load_document(path: Path, hint: str = HINT) -> dict[str, Any]:
     """A signed document; its signature is for the caller to check."""
-    data = _read(path)
+    data = _read(path, hint)
     try:
         document = json.loads(data)
-    except ValueError as error:
-        raise BadConfig(f"{path} is not JSON", HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise BadConfig(f"{path} is not JSON", hint) from error
     if not isinstance(document, dict):
-        raise BadConfig(f"{path} is not a signed document", HINT)
+        raise BadConfig(f"{path} is not a signed document", hint)
     return document
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, hint: str) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as source:
+            data = source.read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadConfig(f"cannot read {path}: {(error.strerror or str(error)).lower()}", HINT) from error
+        raise BadConfig(f"cannot read {path}: {(error.strerror or str(error)).lower()}", hint) from error
+    if len(data) > MAX_BYTES:
+        raise BadConfig(f"{path} is larger than {MAX_BYTES} bytes", hint)
+    return data

@@ -155,10 +155,10 @@ class Story:
                 room.invigil("archive", "verify", root / "pulled" / sid, *config)
         with self._step("both opened with the representative's key"):
             room.invigil(
-                "archive", "open", root / "pulled" / first, *key, *config, "--out", root / "first.mp4"
+                "archive", "open", root / "pulled" / second, *key, *config, "--out", root / "second.mp4"
             )
-            (root / "first.mp4").unlink()
-            (root / "pulled" / second).rename(root / "session")
+            (root / "second.mp4").unlink()
+            (root / "pulled" / first).rename(root / "session")
             shutil.rmtree(root / "pulled")
             room.invigil(
                 "archive", "open", root / "session", *key, *config, "--out", root / "exam.mp4",

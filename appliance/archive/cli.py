@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,23 +21,30 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from appliance.archive.facts import report_facts
 from appliance.archive.observations import NOTICE, events_document
 from appliance.archive.opening import (
-    LOG_TRACK,
-    VIDEO_TRACK,
     LoneKeys,
     SessionKeys,
     load_representative,
     read_log,
     read_passphrase,
+    require_authentic_cuts,
     track_segments,
     write_lone_segment,
     write_video,
 )
 from appliance.archive.output import new_file, require_free
 from appliance.archive.report import render_report
-from appliance.archive.session import LocalSession
+from appliance.archive.session import LOG_TRACK, VIDEO_TRACK, LocalSession
+from appliance.archive.settings import find_config
 from appliance.archive.timecode import clock_text
 from appliance.archive.trust import Trust
-from appliance.archive.verify import bytes_to_read, check_files, require_unaltered, require_whole
+from appliance.archive.verify import (
+    bytes_to_read,
+    check_files,
+    cut_words,
+    cuts,
+    require_unaltered,
+    require_whole,
+)
 from appliance.clock import SystemClock
 from appliance.config import ArchiveConfig, load_config
 from appliance.errors import BadInput
@@ -52,22 +60,28 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Config = Annotated[Path, typer.Option("--config", help="archive.toml with the storage and the pinned keys")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="archive.toml with the storage and the pinned keys; else the one here, or near the session",
+        show_default=False,
+    ),
+]
 Key = Annotated[Path, typer.Option("--key", help="the representative's key file")]
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="read the passphrase from a file instead of asking")
 ]
 Force = Annotated[bool, typer.Option("--force", help="overwrite what is there")]
-DEFAULT_CONFIG = Path("archive.toml")
 
 
 @app.command("list")
 def list_sessions(
-    config: Config = DEFAULT_CONFIG,
+    config: Config = None,
     exam: Annotated[str | None, typer.Option(help="only this exam")] = None,
 ) -> None:
     """Sessions in the storage: complete, incomplete (still being sent) or keys erased."""
-    sessions = _bucket(load_config(config, ArchiveConfig)).sessions(exam)
+    sessions = _bucket(_settings(config, None)).sessions(exam)
     if not sessions:
         typer.echo("no sessions in the storage")
     for session in sessions:
@@ -81,11 +95,11 @@ def list_sessions(
 def pull_session(
     sid: Annotated[str, typer.Argument(help="session id, as invigil archive list shows it")],
     out: Annotated[Path, typer.Option("--out", help="folder to put the session's folder in")],
-    config: Config = DEFAULT_CONFIG,
+    config: Config = None,
     exam: Annotated[str | None, typer.Option(help="the session's exam, to look there only")] = None,
 ) -> None:
     """Bring one session from the storage; start it again to go on after an interruption."""
-    settings = load_config(config, ArchiveConfig)
+    settings = _settings(config, None)
     trust = Trust.load(settings)
     bucket = _bucket(settings)
     from appliance.archive.pulling import pull
@@ -102,7 +116,7 @@ def pull_session(
 
 @app.command("verify")
 def verify(
-    folder: Annotated[Path, typer.Argument(help="folder of one session")], config: Config = DEFAULT_CONFIG
+    folder: Annotated[Path, typer.Argument(help="folder of one session")], config: Config = None
 ) -> None:
     """Hold every file against the signed manifest; needs no key and no storage."""
     session, _ = _verified(folder, config, say=True)
@@ -123,7 +137,7 @@ def open_session(
     passphrase_file: PassphraseFile = None,
     events: Annotated[Path | None, typer.Option("--events", help="JSON file for the log")] = None,
     force: Force = False,
-    config: Config = DEFAULT_CONFIG,
+    config: Config = None,
 ) -> None:
     """Verify, then open with a representative's key: the film as MP4, the log as JSON."""
     lone = session_dir.is_file()
@@ -135,17 +149,19 @@ def open_session(
     representative = load_representative(key, _passphrase(passphrase_file))
     session, trust = _verified(session_dir, config, say=False)
     keys = SessionKeys(session, representative, trust)
+    require_authentic_cuts(session, keys)
     with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
         on_total(sum(entry.size_bytes for entry in track_segments(session, VIDEO_TRACK)))
         opened = write_video(session, keys, stream, on_bytes)
     typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
+    _say_cuts(session)
     for note in opened.notes:
         typer.echo(f"note: {note}")
-    for gap in session.manifest.gaps:
+    for gap in session.gaps:
         if not gap.unwitnessed:
             typer.echo(f"gap: {clock_text(gap.start_90k)}-{clock_text(gap.end_90k)} {gap.cause}")
     if events is not None:
-        document = events_document(session.manifest, read_log(session, keys).reports())
+        document = events_document(session.manifest, session.gaps, read_log(session, keys).reports())
         with new_file(events) as stream:
             stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
         typer.echo(f"{events}: {len(document['observations'])} observations. {NOTICE}")
@@ -158,19 +174,22 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="HTML file to write")],
     passphrase_file: PassphraseFile = None,
     force: Force = False,
-    config: Config = DEFAULT_CONFIG,
+    config: Config = None,
 ) -> None:
     """Verify, open the log, and write one self-contained page for a person."""
     require_free(out, session_dir, force)
     representative = load_representative(key, _passphrase(passphrase_file))
     session, trust = _verified(session_dir, config, say=False)
-    log = read_log(session, SessionKeys(session, representative, trust))
+    keys = SessionKeys(session, representative, trust)
+    require_authentic_cuts(session, keys)
+    log = read_log(session, keys)
     page = render_report(report_facts(session, trust, log.reports(), SystemClock().wall()))
     with new_file(out) as stream:
         stream.write(page.encode())
     typer.echo(
         f"{out}: {len(log.reports())} observations in {len(track_segments(session, LOG_TRACK))} log segments"
     )
+    _say_cuts(session)
 
 
 def _bucket(settings: ArchiveConfig) -> Bucket:
@@ -191,8 +210,27 @@ def _passphrase(file: Path | None) -> str:
     return getpass("Passphrase: ")
 
 
-def _verified(folder: Path, config: Path, *, say: bool) -> tuple[LocalSession, Trust]:
-    trust = Trust.load(load_config(config, ArchiveConfig))
+def _settings(config: Path | None, near: Path | None) -> ArchiveConfig:
+    place = find_config(config, near, Path.cwd())
+    if place.searched:
+        typer.echo(f"using the keys that {place.path} pins", err=True)
+    return load_config(place.path, ArchiveConfig)
+
+
+def _say_cuts(session: LocalSession) -> None:
+    for words in cut_words(session):
+        typer.echo(f"cut: {words}")
+    if session.cuts:
+        typer.echo(
+            "note: all that was opened is authentic; the root that the room witnessed cannot be computed without the "
+            "missing records"
+        )
+
+
+def _verified(folder: Path, config: Path | None, *, say: bool) -> tuple[LocalSession, Trust]:
+    if not folder.is_dir():
+        raise BadInput(f"no folder {folder}", "name the folder that invigil archive pull wrote")
+    trust = Trust.load(_settings(config, folder))
     session = LocalSession.load(folder, trust)
     with _progress("verifying") as (on_total, on_bytes):
         on_total(bytes_to_read(session))
@@ -202,15 +240,20 @@ def _verified(folder: Path, config: Path, *, say: bool) -> tuple[LocalSession, T
             typer.echo(check.line())
         require_whole(checks)
     require_unaltered(checks)
-    return session, trust
+    return replace(session, cuts=cuts(checks)), trust
 
 
 def _open_lone(
-    segment: Path, key: Path, passphrase_file: Path | None, out: Path, events: Path | None, config: Path
+    segment: Path,
+    key: Path,
+    passphrase_file: Path | None,
+    out: Path,
+    events: Path | None,
+    config: Path | None,
 ) -> None:
     if events is not None:
         raise BadInput("one segment alone has no log", "open the session's folder for --events")
-    trust = Trust.load(load_config(config, ArchiveConfig))
+    trust = Trust.load(_settings(config, segment))
     representative = load_representative(key, _passphrase(passphrase_file))
     with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
         on_total(segment.stat().st_size)

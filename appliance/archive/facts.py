@@ -9,15 +9,15 @@ from datetime import datetime
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appliance.archive.observations import Subject
-from appliance.archive.opening import VIDEO_TRACK, lost_words, open_ended_words, track_segments
+from appliance.archive.opening import lost_words, open_ended_words, track_segments
 from appliance.archive.report import ReportFacts, Signature
-from appliance.archive.session import LocalSession
+from appliance.archive.session import VIDEO_TRACK, LocalSession
 from appliance.archive.timecode import RATE_HZ
 from appliance.archive.timeline import Span
 from appliance.archive.trust import Trust
+from appliance.archive.verify import cut_words
 from appliance.clock import utc_text
 from appliance.evf.signed import key_id
-from appliance.evidence.manifest import SegmentEntry
 from appliance.protocol import ObservationReport
 
 # Two segments that follow each other this closely are one bar; a longer silence is a gap of the manifest
@@ -39,12 +39,18 @@ def report_facts(
         ended=manifest.ended,
         duration_90k=max(session.end_90k, max((gap.end_90k for gap in manifest.gaps), default=0)),
         retain_until=manifest.retain_until,
-        recorded=_joined(video),
-        gaps=manifest.gaps,
+        recorded=_joined([(entry.start_90k, session.there_until_90k(entry)) for entry in video]),
+        gaps=session.gaps,
         notes=(
-            *(open_ended_words(entry) for entry in video if entry.outcome == "OPEN_ENDED"),
+            *cut_words(session),
+            *(
+                open_ended_words(entry)
+                for entry in video
+                if entry.outcome == "OPEN_ENDED" and entry.name not in session.cuts
+            ),
             *(lost_words(leaf) for leaf in manifest.lost),
         ),
+        cut=len(session.cuts),
         lost=len(manifest.lost),
         segments=len(manifest.segments),
         size_bytes=sum(entry.size_bytes for entry in manifest.segments),
@@ -56,13 +62,13 @@ def report_facts(
     )
 
 
-def _joined(entries: Sequence[SegmentEntry]) -> tuple[Span, ...]:
+def _joined(parts: Sequence[Span]) -> tuple[Span, ...]:
     spans: list[Span] = []
-    for entry in entries:
-        if spans and entry.start_90k - spans[-1][1] <= JOIN_90K:
-            spans[-1] = (spans[-1][0], max(spans[-1][1], entry.end_90k))
+    for start_90k, end_90k in parts:
+        if spans and start_90k - spans[-1][1] <= JOIN_90K:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], end_90k))
         else:
-            spans.append((entry.start_90k, entry.end_90k))
+            spans.append((start_90k, end_90k))
     return tuple(spans)
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import TypeAdapter, ValidationError
 
-from appliance.archive.trust import read_file, read_public_key
+from appliance.archive.reading import read_file
 from appliance.clock import Clock, SystemClock, utc_text
-from appliance.errors import BadInput
+from appliance.errors import BadConfig, BadInput
 from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import BadKeyFile, EvfError
 from appliance.evf.keyfile import load_secret, save_secret
@@ -31,6 +31,7 @@ from appliance.evf.recipients import (
 )
 from appliance.evf.signed import decode_base64
 from appliance.policy import Code, ExamPolicy, parse_policy, sign_policy, verify_policy
+from appliance.trust import load_public_key
 
 MIN_PASSPHRASE_CHARACTERS = 12
 ROOT_KIND = "institution-root"
@@ -165,7 +166,11 @@ def read_policy(path: Path, root_public_key: Path) -> ExamPolicy:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path} is not JSON", "give the file that invigil policy sign wrote") from error
-    return verify_policy(document, read_public_key(root_public_key))
+    try:
+        root_key = load_public_key(root_public_key, "give the root.pub that the institution made")
+    except BadConfig as error:  # here no settings file names it, a person does
+        raise BadInput(str(error), error.hint) from error
+    return verify_policy(document, root_key)
 
 
 def _check_institution(institution: str) -> None:

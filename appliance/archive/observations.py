@@ -86,13 +86,16 @@ def end_90k(report: ObservationReport) -> int:
     return report.start_90k + round(report.duration_s * RATE_HZ)
 
 
-def events_document(manifest: Manifest, reports: Sequence[ObservationReport]) -> dict[str, Any]:
+def events_document(
+    manifest: Manifest, gaps: Sequence[Gap], reports: Sequence[ObservationReport]
+) -> dict[str, Any]:
     """What `open --events` writes (F132); `end_s` is null for an observation that the log never closed.
 
+    `gaps`: the manifest's, and what files lack that were cut later. docs/schemas/events.schema.json is its schema.
     `unwitnessed` is footage that exists, from a time when the room controller could not see it grow; `lost` are
     records that the desk's disk lost afterwards.
     """
-    subject, gaps = Subject.of(manifest), manifest.gaps
+    subject = Subject.of(manifest)
     return {
         "sid": subject.sid,
         "exam": subject.exam,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from appliance.archive.observations import ObservationLog
-from appliance.archive.session import LocalSession
+from appliance.archive.reading import read_file
+from appliance.archive.session import LOG_TRACK, VIDEO_TRACK, LocalSession
 from appliance.archive.timecode import clock_text, span_text
-from appliance.archive.trust import Trust, read_file
+from appliance.archive.trust import Trust
 from appliance.errors import BadInput, BadPassphrase, EvidenceBroken, NotTrusted
 from appliance.evf.errors import BadPassphrase as KeyFileNotOpened
 from appliance.evf.errors import EvfError, NotARecipient
@@ -26,8 +27,6 @@ from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
 from appliance.evf.wraps import WrapContext, open_wrap, read_wrap
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
 
-VIDEO_TRACK = "video"
-LOG_TRACK = "log"
 MAX_PASSPHRASE_BYTES = 4096
 _REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
 
@@ -169,10 +168,11 @@ def write_video(
         for record in _records(session, entry, keys):
             film.add(entry.name, record)
             on_bytes(record.length_bytes)
-        if entry.outcome == Outcome.OPEN_ENDED.value:
+        if entry.outcome == Outcome.OPEN_ENDED.value and entry.name not in session.cuts:
             notes.append(open_ended_words(entry))
     notes.extend(lost_words(leaf) for leaf in session.manifest.lost)
-    return OpenedVideo(film.fragments, max((entry.end_90k for entry in segments), default=0), tuple(notes))
+    end_90k = max((session.there_until_90k(entry) for entry in segments), default=0)
+    return OpenedVideo(film.fragments, end_90k, tuple(notes))
 
 
 def read_log(session: LocalSession, keys: Keys) -> ObservationLog:
@@ -183,6 +183,17 @@ def read_log(session: LocalSession, keys: Keys) -> ObservationLog:
             if record.kind is RecordKind.EVENT:
                 log.add(record.plaintext)
     return log
+
+
+def require_authentic_cuts(session: LocalSession, keys: Keys) -> None:
+    """Open what is left of every cut file, of tracks too that nobody asked for; EvidenceBroken names an altered one.
+
+    The manifest's hash speaks for whole files only: of a cut one nothing is known before its records were opened.
+    """
+    for entry in session.manifest.segments:
+        if entry.name in session.cuts:
+            for _ in _records(session, entry, keys):
+                pass
 
 
 def track_segments(session: LocalSession, track: str) -> list[SegmentEntry]:
@@ -248,11 +259,13 @@ def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable
     with session.path(entry.name).open("rb") as stream:
         reader = SegmentReader(stream, keys.secret_for)
         yield from reader
-    if reader.outcome.value != entry.outcome or reader.records != entry.records:
+    cut = session.cuts.get(entry.name)
+    wanted = (Outcome.OPEN_ENDED.value, cut.records) if cut else (entry.outcome, entry.records)
+    if (reader.outcome.value, reader.records) != wanted:
         raise EvidenceBroken(
             f"{entry.name} ({span_text(entry.start_90k, entry.end_90k)} of the session): "
             f"{reader.reason or 'it ends otherwise than its manifest says'}",
-            _REPORT_BUG,
+            "the file was cut and altered; pull the session again" if cut else _REPORT_BUG,
         )
 
 

@@ -46,6 +46,7 @@ class ReportFacts:
     gaps: tuple[Gap, ...]
     lost: int
     notes: tuple[str, ...]
+    cut: int
     segments: int
     size_bytes: int
     reports: tuple[ObservationReport, ...]
@@ -88,7 +89,7 @@ def render_report(facts: ReportFacts) -> str:
 def _completeness(facts: ReportFacts) -> str:
     length = duration_text(seconds(facts.duration_90k))
     gaps = [gap for gap in facts.gaps if not gap.unwitnessed]
-    if not gaps and not facts.lost:
+    if not gaps and not facts.lost and not facts.cut:
         head = f"The recording is complete: {length} without a gap."
     else:
         count = "no gap" if not gaps else "one gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
@@ -104,7 +105,13 @@ def _completeness(facts: ReportFacts) -> str:
     items.extend(escape(words) for words in facts.notes)
     listed = "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else ""
     words = "Every file, signature and hash was verified; nothing was altered after the session."
-    kind = "state partial" if gaps or facts.lost else "state"
+    if facts.cut:
+        count = "One file was" if facts.cut == 1 else f"{facts.cut} files were"
+        words = (
+            f"{count} cut after the recording. What is left of it, and everything else, was verified; the root that "
+            "the room witnessed cannot be computed without the missing records."
+        )
+    kind = "state partial" if gaps or facts.lost or facts.cut else "state"
     return f'<div class="{kind}"><p class="head">{head}</p><p>{words}</p>{listed}</div>'
 
 

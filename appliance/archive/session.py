@@ -6,16 +6,18 @@ Loading it verifies who signed the manifest and who approved it; what the files 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from appliance.archive.trust import Trust, read_file
+from appliance.archive.reading import read_file
+from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
-from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Manifest, verify_manifest
+from appliance.evidence.cut import Cut
+from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Gap, Manifest, SegmentEntry, verify_manifest
 from appliance.protocol import (
     APPROVAL_NAME,
     COMMAND_PURPOSE,
@@ -26,14 +28,17 @@ from appliance.protocol import (
     verify_message,
 )
 
+VIDEO_TRACK = "video"
+LOG_TRACK = "log"
 SEGMENTS = "segments"
 WRAPS = "wraps"
 WHOLE_SESSION = "concerns the whole session"
+CUT_CAUSE = "file cut after the recording"
 
 
 @dataclass(frozen=True)
 class LocalSession:
-    """A folder whose manifest and approval are verified."""
+    """A folder whose manifest and approval are verified; `cuts` by file name, once its files are checked too."""
 
     folder: Path
     manifest: Manifest
@@ -41,6 +46,7 @@ class LocalSession:
     approval: Command
     approval_sha256: str
     release: Release
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, trust: Trust) -> LocalSession:
@@ -85,6 +91,21 @@ class LocalSession:
         """Where the last segment ends."""
         return max((segment.end_90k for segment in self.manifest.segments), default=0)
 
+    def there_until_90k(self, entry: SegmentEntry) -> int:
+        """Where a segment's footage in this folder ends; the manifest's word unless the file is cut."""
+        cut = self.cuts.get(entry.name)
+        return entry.end_90k if cut is None else cut.until_90k
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The manifest's gaps and what cut files lack, in order of time."""
+        missing = [
+            Gap(cut.until_90k, entry.end_90k, _cut_cause(entry), False)
+            for entry in self.manifest.segments
+            if (cut := self.cuts.get(entry.name)) and cut.missing
+        ]
+        return tuple(sorted((*self.manifest.gaps, *missing), key=lambda gap: (gap.start_90k, gap.end_90k)))
+
     def path(self, name: str) -> Path:
         """Where a file that the manifest names lies."""
         return place(self.folder, name)
@@ -97,6 +118,10 @@ class LocalSession:
         for path in sorted(self.folder.rglob("*")):
             if path not in named and (path.is_symlink() or not path.is_dir()):
                 yield str(path.relative_to(self.folder))
+
+
+def _cut_cause(entry: SegmentEntry) -> str:
+    return CUT_CAUSE if entry.track == VIDEO_TRACK else f"{CUT_CAUSE} (track {entry.track})"
 
 
 def place(folder: Path, name: str) -> Path:

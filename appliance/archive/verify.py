@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from appliance.archive.session import LocalSession
-from appliance.archive.timecode import span_text
+from appliance.archive.timecode import clock_text, span_text
 from appliance.errors import BadInput, EvidenceBroken
+from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import Finding, verify_session
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME
 
@@ -20,6 +21,7 @@ class FileCheck:
     """One file: the span of the session that it concerns, facts about it, what is wrong (empty: nothing).
 
     `declared`: a loss that the signed manifest itself names, of the desk's disk and nobody's alteration.
+    `cut`: a segment of which only the beginning is there; the span is the one that is missing.
     """
 
     name: str
@@ -28,10 +30,19 @@ class FileCheck:
     facts: str
     problem: str = ""
     declared: bool = False
+    cut: Cut | None = None
 
     def line(self) -> str:
         """One line for a person."""
-        state = "ok    " if not self.problem else "lost  " if self.declared else "broken"
+        state = (
+            "ok    "
+            if not self.problem
+            else "lost  "
+            if self.declared
+            else "cut   "
+            if self.cut
+            else "broken"
+        )
         return (
             f"{state}  {span_text(self.start_90k, self.end_90k)}  {self.name}  {self.problem or self.facts}"
         )
@@ -53,14 +64,13 @@ def check_files(session: LocalSession, on_bytes: Callable[[int], None]) -> list[
             reason = (error.strerror or str(error)).lower()
             raise BadInput(f"cannot read {path}: {reason}", "check its permissions") from error
 
-    losses = {_lost(leaf.name, leaf.time_90k, leaf.cause) for leaf in session.manifest.lost}
     findings = verify_session(session.manifest, open_file)
-    problems = {finding.name: finding.problem for finding in findings if finding not in losses}
-    found = [replace(check, problem=problems.get(check.name, "")) for check in _named(session)]
+    broken = {finding.name: finding for finding in findings if not finding.declared}
+    found = [_judged(check, broken.get(check.name)) for check in _named(session)]
     found.extend(
         FileCheck(finding.name, finding.start_90k, finding.end_90k, "", finding.problem, declared=True)
         for finding in findings
-        if finding in losses
+        if finding.declared
     )
     found.extend(
         FileCheck(name, 0, session.end_90k, "", "file is not named in the manifest")
@@ -76,19 +86,62 @@ def bytes_to_read(session: LocalSession) -> int:
 
 
 def require_unaltered(checks: list[FileCheck]) -> None:
-    """EvidenceBroken with the first broken file's name and span; a loss that the manifest declares is none."""
+    """EvidenceBroken with the first broken file's name and span.
+
+    A loss that the manifest declares is none, nor is a file that was only cut: what is left of it can be opened.
+    """
     _refuse(
-        [check for check in checks if check.problem and not check.declared],
+        [check for check in checks if check.problem and not check.declared and not check.cut],
         "pull the session again; if it stays so, the storage's copy is not what the desk recorded",
     )
 
 
 def require_whole(checks: list[FileCheck]) -> None:
-    """`require_unaltered`, and no record lost on the desk either."""
+    """`require_unaltered`, no file cut, and no record lost on the desk either."""
     require_unaltered(checks)
+    _refuse(
+        [check for check in checks if check.cut],
+        "pull the session again for the whole file; what is there can be opened",
+    )
     _refuse(
         [check for check in checks if check.problem],
         "the desk itself says so in its signed manifest; what is there is unaltered and can be opened",
+    )
+
+
+def cuts(checks: Iterable[FileCheck]) -> dict[str, Cut]:
+    """By file name, as `LocalSession.cuts` wants them."""
+    return {check.name: check.cut for check in checks if check.cut}
+
+
+def cut_words(session: LocalSession) -> list[str]:
+    """What to know of each file that was cut: what is there, what is missing."""
+    return [
+        f"{entry.name} was cut after the recording: {_missing_words(cut, entry.end_90k)}"
+        for entry in session.manifest.segments
+        if (cut := session.cuts.get(entry.name))
+    ]
+
+
+def _missing_words(cut: Cut, end_90k: int) -> str:
+    there = f"there until {clock_text(cut.until_90k)}"
+    if not cut.missing:
+        return f"{there}, only its end record is missing"
+    start, _, end = span_text(cut.until_90k, end_90k).partition("-")
+    return f"{there}, missing from {start} to {end}"
+
+
+def _judged(check: FileCheck, finding: Finding | None) -> FileCheck:
+    if finding is None:
+        return check
+    if finding.cut is None:
+        return replace(check, problem=finding.problem)
+    return replace(
+        check,
+        start_90k=finding.start_90k,
+        end_90k=finding.end_90k,
+        problem=f"{finding.problem}: {_missing_words(finding.cut, finding.end_90k)}",
+        cut=finding.cut,
     )
 
 
@@ -130,10 +183,6 @@ def _span_of_key(session: LocalSession, name: str) -> tuple[int, int]:
         min((segment.start_90k for segment in segments), default=0),
         max((segment.end_90k for segment in segments), default=session.end_90k),
     )
-
-
-def _lost(name: str, time_90k: int, cause: str) -> Finding:
-    return Finding(name, time_90k, time_90k, f"record was lost on the node: {cause}")
 
 
 class _Counted(FileIO):

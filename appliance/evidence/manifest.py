@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import SEEK_END
 from typing import BinaryIO
 
 from cryptography import x509
@@ -30,6 +31,7 @@ from appliance.evidence.checkpoint import (
     verify_checkpoint,
     verify_cosignature,
 )
+from appliance.evidence.cut import Cut, find_cut
 from appliance.evidence.merkle import event_leaf, root_of
 from appliance.evidence.session import (
     EventLeaf,
@@ -42,6 +44,7 @@ from appliance.evidence.session import (
 )
 
 __all__ = [
+    "Cut",
     "EventLeaf",
     "Finding",
     "Gap",
@@ -63,12 +66,18 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as the manifest says: the file, and the span of the session that it concerns."""
+    """One thing that is not as it should be: the file, and the span of the session that it concerns.
+
+    `declared`: the manifest itself says so (a record lost on the node). `cut`: the file is a shorter beginning of
+    what the manifest names, and nothing else was found wrong with it; then the span is what is missing.
+    """
 
     name: str
     start_90k: int
     end_90k: int
     problem: str
+    declared: bool = False
+    cut: Cut | None = None
 
 
 def sign_manifest(manifest: Manifest, device_key: Ed25519PrivateKey) -> bytes:
@@ -130,10 +139,10 @@ def verify_session(manifest: Manifest, open_file: Callable[[str], BinaryIO]) -> 
     leaves.update((leaf.index, bytes.fromhex(leaf.leaf)) for leaf in manifest.lost)
     unreadable = False
     for segment in manifest.segments:
-        problem = _check_segment(manifest, segment, open_file, leaves)
-        if problem:
+        finding = _check_segment(manifest, segment, open_file, leaves)
+        if finding:
             unreadable = True
-            findings.append(Finding(segment.name, segment.start_90k, segment.end_90k, problem))
+            findings.append(finding)
     start_90k = min((segment.start_90k for segment in manifest.segments), default=0)
     end_90k = max((segment.end_90k for segment in manifest.segments), default=0)
     for wrap in manifest.wraps:
@@ -141,10 +150,16 @@ def verify_session(manifest: Manifest, open_file: Callable[[str], BinaryIO]) -> 
         if problem:
             findings.append(Finding(wrap.name, start_90k, end_90k, problem))
     findings.extend(
-        Finding(leaf.name, leaf.time_90k, leaf.time_90k, f"record was lost on the node: {leaf.cause}")
+        Finding(
+            leaf.name,
+            leaf.time_90k,
+            leaf.time_90k,
+            f"record was lost on the node: {leaf.cause}",
+            declared=True,
+        )
         for leaf in manifest.lost
     )
-    # A missing or altered segment is named above; only when all are whole does the root say something more.
+    # A missing, cut or altered segment is named above; the root can only be computed when all are whole.
     if not unreadable:
         problem = _check_root(manifest, leaves)
         if problem:
@@ -206,10 +221,24 @@ def _check_segment(
     entry: SegmentEntry,
     open_file: Callable[[str], BinaryIO],
     leaves: dict[int, bytes],
-) -> str:
+) -> Finding | None:
     problem = _check_bytes(entry, open_file)
     if problem:
-        return problem
+        cut = _cut(manifest, entry, open_file)
+        if cut:
+            problem = f"file was cut after the recording, {cut.records} of {entry.records} records are there"
+            return Finding(entry.name, cut.until_90k, entry.end_90k, problem, cut=cut)
+    else:
+        problem = _check_records(manifest, entry, open_file, leaves)
+    return Finding(entry.name, entry.start_90k, entry.end_90k, problem) if problem else None
+
+
+def _check_records(
+    manifest: Manifest,
+    entry: SegmentEntry,
+    open_file: Callable[[str], BinaryIO],
+    leaves: dict[int, bytes],
+) -> str:
     try:
         with open_file(entry.name) as stream:
             scan = scan_segment(stream)
@@ -227,6 +256,19 @@ def _check_segment(
     indices = (first + step for first, count in entry.leaf_runs for step in range(count))
     leaves.update(zip(indices, (record.leaf for record in scan.records), strict=True))
     return ""
+
+
+def _cut(manifest: Manifest, entry: SegmentEntry, open_file: Callable[[str], BinaryIO]) -> Cut | None:
+    try:
+        with open_file(entry.name) as stream:
+            size_bytes = stream.seek(0, SEEK_END)
+            if size_bytes >= entry.size_bytes:
+                return None
+            stream.seek(0)
+            scan = scan_segment(stream)
+            return None if _check_header(manifest, entry, scan) else find_cut(entry, scan, stream, size_bytes)
+    except (FileNotFoundError, EvfError):
+        return None
 
 
 def _check_header(manifest: Manifest, entry: SegmentEntry, scan: SegmentScan) -> str:

@@ -30,6 +30,10 @@ LOOKING_DOWN_DEG = 15.0
 # bent over the desk is how people write, and writing lasts.
 DOUBT_AFTER_TURNED_S = 10.0
 DOUBT_AFTER_BENT_S = 60.0
+# Only a face that has been followed for a while leaves such a doubt: the detector sees one in an empty scene now and
+# then for a few frames (measured: 0.6 s of every 4 s in a clip of a blurred logo), and each would cost ten seconds.
+STEADY_FACE_S = 2.0
+FACE_HOLE_S = 1.0
 TURNED_YAW_DEG = 35.0
 BENT_PITCH_DEG = -20.0
 # 95 % of head yaws are closer than this to the truth (docs/observations.md).
@@ -79,7 +83,8 @@ class ObservationPolicy:
         self._spans = {rule.kind: Span(rule) for rule in rules}
         self._head, self._gaze = Baseline(), Baseline()
         self._face_ns: int | None = None
-        self._doubt_s = 0.0
+        self._face_since_ns = 0
+        self._doubt_until_ns = 0
         self._last_ns: int | None = None
 
     @property
@@ -144,7 +149,7 @@ class ObservationPolicy:
         if signals.faces >= 1:
             # However poor the picture, a face in it is somebody.
             return _Reading(0.0)
-        in_doubt = self._face_ns is not None and signals.taken_mono_ns - self._face_ns < self._doubt_s * 1e9
+        in_doubt = signals.taken_mono_ns < self._doubt_until_ns
         return _UNASSESSABLE if in_doubt or not signals.assessable else _Reading(1.0)
 
     def _head_turned(self, rule: Rule, signals: Signals) -> _Reading:
@@ -187,14 +192,21 @@ class ObservationPolicy:
     def _remember_face(self, signals: Signals) -> None:
         if signals.faces == 0:
             return
-        self._face_ns = signals.taken_mono_ns
+        now_ns = signals.taken_mono_ns
+        if self._face_ns is None or now_ns - self._face_ns > FACE_HOLE_S * 1e9:
+            self._face_since_ns = now_ns
+        self._face_ns = now_ns
+        if now_ns - self._face_since_ns >= STEADY_FACE_S * 1e9:
+            self._doubt_until_ns = now_ns + round(self._doubt_s(signals) * 1e9)
+
+    def _doubt_s(self, signals: Signals) -> float:
+        """How long this face, if it goes missing now, is probably still there."""
         yaw, pitch = signals.head_yaw_deg, signals.head_pitch_deg
         if pitch is not None and pitch - self._head.pitch_deg < BENT_PITCH_DEG:
-            self._doubt_s = DOUBT_AFTER_BENT_S
-        elif not signals.assessable or yaw is None or abs(yaw) > TURNED_YAW_DEG:
-            self._doubt_s = DOUBT_AFTER_TURNED_S
-        else:
-            self._doubt_s = 0.0
+            return DOUBT_AFTER_BENT_S
+        if not signals.assessable or yaw is None or abs(yaw) > TURNED_YAW_DEG:
+            return DOUBT_AFTER_TURNED_S
+        return 0.0
 
     def _learn(self, signals: Signals, step_s: float) -> None:
         angle_spans = [self._spans[kind] for kind in ANGLE_KINDS if kind in self._spans]

@@ -137,7 +137,9 @@ def test_complete_recording_is_called_complete(tmp_path: Path) -> None:
 
 def test_altered_session_gets_no_report(built: Built, tmp_path: Path) -> None:
     path = built.segment("0-log-0.evf")
-    path.write_bytes(path.read_bytes()[:-1])
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
     result = CliRunner().invoke(app, built.arguments("report", "--out", tmp_path / "report.html"))
     assert isinstance(result.exception, EvidenceBroken)
     assert not (tmp_path / "report.html").exists()

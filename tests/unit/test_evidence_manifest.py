@@ -336,8 +336,9 @@ def test_an_altered_segment_is_named_with_its_span() -> None:
         assert changed(name, bytes(data)) == [
             Finding(name, 360_000, 540_000, "file was altered: its SHA-256 is not the manifest's")
         ]
-    (finding,) = changed(name, FILES[name][:-1])
-    assert "bytes" in finding.problem
+    (finding,) = changed(name, FILES[name] + b"\0")
+    assert finding.problem.startswith("file has ")
+    assert finding.cut is None
 
 
 def test_missing_files_are_named() -> None:
@@ -409,7 +410,7 @@ def test_a_lost_record_is_admitted_and_named() -> None:
     honest = replace(MANIFEST, segments=(MANIFEST.segments[0], shorter, MANIFEST.segments[2]), lost=(lost,))
     read = verify_manifest(sign_manifest(honest, NODE), CA_CERT, ROOM.public_key())
     assert verify_session(read, opener({**FILES, name: rest})) == [
-        Finding(name, 360_000, 360_000, "record was lost on the node: damaged on disk")
+        Finding(name, 360_000, 360_000, "record was lost on the node: damaged on disk", declared=True)
     ]
     invented = replace(honest, lost=(replace(lost, leaf="00" * 32),))
     assert verify_session(invented, opener({**FILES, name: rest}))[-1].name == "manifest.json"

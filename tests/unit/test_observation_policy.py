@@ -175,6 +175,13 @@ def test_hand_before_the_face_is_not_an_absence() -> None:
     assert play([(10, {}), (5, HIDDEN), (15, GONE), (10, {})]) == []
 
 
+def test_face_seen_in_an_empty_scene_for_a_moment_does_not_hide_an_absence() -> None:
+    """A detector's blink (three frames at 5 Hz every four seconds) leaves no doubt that somebody is still there."""
+    blink = {**GONE, "faces": 1, "assessable": False}
+    empty = [part for _ in range(8) for part in ((3.4, GONE), (0.6, blink))]
+    assert [kind for kind, _ in closed(play([(20, {}), *empty, (10, {})], rate_hz=5))] == ["nobody_at_desk"]
+
+
 def test_frontal_face_that_is_lost_is_an_absence() -> None:
     """Control for the two above: without a reason for doubt the same fifteen seconds count."""
     assert closed(play([(10, {}), (15, GONE), (10, {})])) == [("nobody_at_desk", 15)]
