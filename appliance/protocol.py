@@ -317,9 +317,10 @@ class Watch(Strict):
 
 
 class ClockMessage(Strict):
-    """The controller's time."""
+    """The controller's time, and which life of the controller says it: a new one has lost what it held in RAM."""
 
     at: Utc
+    life: str = Field(pattern=r"^[0-9a-f]{16}$")
 
 
 COMMAND_PURPOSE = "command"

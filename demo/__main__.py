@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the room running")
     parser.add_argument("--camera", help="a camera for the first desk, e.g. /dev/video0")
     parser.add_argument("--seconds", type=int, default=EXAM_S, help="length of the exam")
+    parser.add_argument("--picture", type=Path, help="write the README's picture of the room here")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
     shutil.rmtree(ROOT, ignore_errors=True)
@@ -31,7 +33,7 @@ def main() -> int:
     desks[0] = replace(desks[0], camera=arguments.camera or f"clip:{leaves_seat()}")
     console.print("[bold]Invigil: a simulated room sits an exam[/]")
     with DemoRoom(ROOT, desks=desks, duration_s=arguments.seconds) as room:
-        story = Story(room, console, arguments.seconds)
+        story = Story(room, console, arguments.seconds, arguments.picture)
         try:
             story.run()
         except DemoFailed as error:

@@ -64,6 +64,11 @@ def tmpfs_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="invigil-", dir="/dev/shm"))
 
 
+def mosquitto_is_here() -> bool:
+    """Whether the real broker is installed (Debian puts it where a user's PATH does not look)."""
+    return shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") is not None
+
+
 def wait_until(what: str, condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.2) -> float:
     """Poll until true; returns the seconds it took, raises DemoFailed naming `what`."""
     begun = time.monotonic()
@@ -90,11 +95,13 @@ class DemoRoom:
     duration_s: int = 90
     storage_port: int = field(default_factory=free_port)
     storage_endpoint: str = ""
+    storage_region: str = REGION
+    own_storage: bool = True
     storage_credentials: tuple[str, str] = ("demo-controller", "")
     broker: Supervised | None = None
     controller: Supervised | None = None
     storage: Supervised | None = None
-    embedded_broker: bool = False
+    embedded_broker: bool = field(default_factory=lambda: not mosquitto_is_here())
     nodes: dict[str, dict[str, Supervised]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,7 +116,6 @@ class DemoRoom:
         self.password_file = self.root / "keys" / "proctor-password.txt"
         self.room_toml = self.root / "room" / "room.toml"
         self.archive_toml = self.root / "keys" / "archive.toml"
-        self.embedded_broker = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None
 
     def __enter__(self) -> DemoRoom:
         return self
@@ -168,7 +174,7 @@ class DemoRoom:
         shutil.copy(credentials, keys / credentials.name)
         self.archive_toml.write_text(
             f'institution = "{INSTITUTION}"\n\n[storage]\nendpoint = "{self.storage_endpoint}"\n'
-            f'region = "{REGION}"\nbucket = "{BUCKET}"\n'
+            f'region = "{self.storage_region}"\nbucket = "{BUCKET}"\n'
         )
         self.invigil(
             "room", "account", "add", ACCOUNT, "--role", "lead", "--config", self.room_toml,
@@ -247,7 +253,8 @@ class DemoRoom:
 
     def start(self) -> None:
         """All processes of the room."""
-        self.start_storage()
+        if self.own_storage:
+            self.start_storage()
         self.start_broker()
         self.start_controller()
         for desk in self.desks:
@@ -280,7 +287,14 @@ class DemoRoom:
         def all_ready() -> bool:
             return all(tile["state"] == "ready" for tile in client.get("/api/room")["tiles"])
 
-        return wait_until("all desks ready", all_ready, timeout_s)
+        try:
+            return wait_until("all desks ready", all_ready, timeout_s)
+        except DemoFailed as error:
+            states = [
+                f"{tile['desk']}: {tile['state']}, {tile['words']}"
+                for tile in client.get("/api/room")["tiles"]
+            ]
+            raise DemoFailed(f"{error}; {'; '.join(states)}") from error
 
     def startable(self, client: ControllerClient, desk: str) -> bool:
         """Whether a new session may begin: ready, or the last one is done with."""
@@ -330,7 +344,7 @@ preview = true
 
 [[storage]]
 endpoint = "{self.storage_endpoint}"
-region = "{REGION}"
+region = "{self.storage_region}"
 bucket = "{BUCKET}"
 """
 
@@ -348,6 +362,6 @@ broker_tls = {"false" if self.embedded_broker else "true"}
 
 [storage]
 endpoint = "{self.storage_endpoint}"
-region = "{REGION}"
+region = "{self.storage_region}"
 bucket = "{BUCKET}"
 {desks}"""

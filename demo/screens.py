@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
@@ -16,6 +17,18 @@ CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+# The clips' rights do not allow their pictures in the repository: the README's picture shows drawn heads instead.
+EMPTY = (
+    "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 320 180'>"
+    "<rect width='320' height='180' fill='%23cfd6d8'/></svg>"
+)
+SILHOUETTE = EMPTY.replace(
+    "</svg>",
+    "<g fill='%237b8a90'><ellipse cx='160' cy='78' rx='30' ry='38'/>"
+    "<path d='M84 180c4-44 38-58 76-58s72 14 76 58z'/></g></svg>",
+)
 
 
 def driver_works() -> bool:
@@ -31,9 +44,8 @@ def launch(playwright: Playwright) -> Browser:
 
 def log_in(browser: Browser, room: DemoRoom, **context: Any) -> Page:
     """A page in a fresh context, logged in through the form as a person would; `context` as in new_context."""
-    page = browser.new_context(
-        ignore_https_errors=True, viewport={"width": 1280, "height": 800}, **context
-    ).new_page()
+    options = {"viewport": {"width": 1280, "height": 800}, **context}
+    page = browser.new_context(ignore_https_errors=True, **options).new_page()
     page.goto(room.url + "/login")
     page.get_by_label("Name").fill(ACCOUNT)
     page.get_by_label("Password").fill(room.password_file.read_text().strip())
@@ -45,9 +57,10 @@ def log_in(browser: Browser, room: DemoRoom, **context: Any) -> Page:
 class Screens:
     """Takes pictures into `screens/`; does nothing, and says so once, without a browser."""
 
-    def __init__(self, room: DemoRoom, console: Console) -> None:
+    def __init__(self, room: DemoRoom, console: Console, picture: Path | None = None) -> None:
         self._room = room
         self._console = console
+        self._picture = picture
         self._folder = room.root / "screens"
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
@@ -77,5 +90,14 @@ class Screens:
         page.goto(self._room.url + paths.get(name.split("-")[0], "/"))
         page.wait_for_timeout(2500)
         page.screenshot(path=str(self._folder / f"{name}.png"))
+        if name == "room" and self._picture is not None:
+            page.evaluate(
+                "([person, empty]) => { for (const still of document.querySelectorAll('[data-f=still]')) {"
+                " const drawn = still.cloneNode();"
+                " drawn.src = still.closest('.tile').dataset.level === 'red' ? empty : person;"
+                " still.replaceWith(drawn); } }",
+                [SILHOUETTE, EMPTY],
+            )
+            page.screenshot(path=str(self._picture), clip={"x": 0, "y": 0, "width": 1280, "height": 470})
         page.context.close()
         self.taken.append(name)

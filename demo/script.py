@@ -26,10 +26,13 @@ SEGMENT_NAME = "0-video-0.evf"
 class Story:
     """Runs the steps in order; `figures` is what was measured and proven."""
 
-    def __init__(self, room: DemoRoom, console: Console, exam_s: int = EXAM_S) -> None:
+    def __init__(
+        self, room: DemoRoom, console: Console, exam_s: int = EXAM_S, picture: Path | None = None
+    ) -> None:
         self._room = room
         self._console = console
         self._exam_s = exam_s
+        self._picture = picture
         self._begun = time.monotonic()
         self._sids: dict[str, str] = {}
         self.figures: dict[str, Any] = {"exam_s": exam_s, "desks": len(room.desks), "proven": []}
@@ -45,7 +48,7 @@ class Story:
         client = room.client()
         with self._step("every desk checked its camera, clock and disk and is ready"):
             room.wait_ready(client)
-        with Screens(room, self._console) as screens:
+        with Screens(room, self._console, self._picture) as screens:
             self._exam(client, screens)
             self._end(client, screens)
             self._approve_two(client, screens)

@@ -25,13 +25,14 @@ REQUEST_LINE = re.compile(rb"(?:^|\r\n)(PUT|GET|HEAD|POST|DELETE) (\S+) HTTP/1\.
 
 @dataclass
 class StorageRelay:
-    """A TCP relay on loopback: counts every byte toward the storage and keeps each request's line."""
+    """A TCP relay on loopback: counts bytes toward the storage, keeps each request's line; `hold` stops the flow."""
 
     target_port: int
     port: int = field(default_factory=free_port)
     connections: int = 0
     bytes_in: int = 0
     requests: list[str] = field(default_factory=list)
+    hold: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
@@ -65,6 +66,8 @@ class StorageRelay:
     def _pump(self, source: socket.socket, sink: socket.socket, inward: bool) -> None:
         try:
             while data := source.recv(65536):
+                while self.hold:
+                    time.sleep(0.05)
                 if inward:
                     self.bytes_in += len(data)
                     self.requests += [f"{m[1].decode()} {m[2].decode()}" for m in REQUEST_LINE.finditer(data)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import secrets
 import socket
 import ssl
 import threading
@@ -128,8 +129,9 @@ async def _wait_for(stop: threading.Event, server: uvicorn.Server, site: Site) -
 
 
 async def _tell_time(room: Room, link: Link) -> None:
+    life = secrets.token_hex(8)
     while True:
-        await link.publish_clock(encode(ClockMessage(at=room.now())))
+        await link.publish_clock(encode(ClockMessage(at=room.now(), life=life)))
         notify("WATCHDOG=1")
         await asyncio.sleep(CLOCK_PERIOD_S)
 

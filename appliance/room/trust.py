@@ -13,14 +13,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from appliance.config import RoomConfig
 from appliance.errors import BadConfig, NotTrusted
 from appliance.policy import ExamPolicy, verify_policy
+from appliance.trust import load_certificate, load_device_key, load_public_key
 
-_MADE_BY = "trust files are made by invigil provision ca"
+MADE_BY = "trust files are made by invigil provision ca"
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,19 @@ class RoomKeys:
     desk_certificates: Path
 
     def device_key(self, desk: str) -> Ed25519PublicKey:
-        """The key that signs this desk's checkpoints, from `trust/desks/<desk>.pem`; raises NotTrusted.
-
-        Where the room's CA is on the same machine (a demo), its own copy of what it issued serves as well.
-        """
+        """The key that signs this desk's checkpoints, from `trust/desks/<desk>.pem`; raises NotTrusted."""
         path = self.desk_certificates / f"{desk}.pem"
-        issued = self.desk_certificates.parent.parent / "ca" / "issued"
-        paths = [path] if path.exists() else list(issued.glob(f"{desk}.*.pem"))
-        if not paths:
+        if not path.exists():
             raise NotTrusted(f"the room has no certificate of desk {desk}", f"copy it to {path}")
-        newest = max((_read_certificate(each) for each in paths), key=lambda c: c.not_valid_before_utc)
+        certificate = _desk_certificate(path)
         try:
-            newest.verify_directly_issued_by(self.room_ca)
+            certificate.verify_directly_issued_by(self.room_ca)
         except (ValueError, TypeError, InvalidSignature) as error:
             raise NotTrusted(
                 f"the certificate of desk {desk} is not of this room's CA", "enrol it"
             ) from error
-        names = [name.value for name in newest.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        key = newest.public_key()
+        names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        key = certificate.public_key()
         if names != [desk] or not isinstance(key, Ed25519PublicKey):
             raise NotTrusted(f"{path.name} is not the certificate of desk {desk}", "enrol it again")
         return key
@@ -64,43 +59,25 @@ class LoadedPolicy:
     document: dict[str, Any]
 
 
-def read_trust_file(path: Path) -> bytes:
-    """Bytes of one trust file; raises BadConfig."""
+def _desk_certificate(path: Path) -> x509.Certificate:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadConfig(f"cannot read {path}: {(error.strerror or str(error)).lower()}", _MADE_BY) from error
-
-
-def _read_certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return load_certificate(path)
+    except BadConfig as error:
         raise NotTrusted(f"{path} is not a certificate", "enrol the desk again") from error
 
 
 def load_keys(config: RoomConfig) -> RoomKeys:
     """Everything the controller needs before it opens a port; also looks for the TLS files (BadConfig)."""
     trust = config.trust
-    for path in (trust.controller_certificate, trust.controller_tls_key):
-        read_trust_file(path)
-    try:
-        room_ca = x509.load_pem_x509_certificate(read_trust_file(trust.room_ca))
-    except ValueError as error:
-        raise BadConfig(f"{trust.room_ca} is not a certificate", _MADE_BY) from error
-    try:
-        signing = load_pem_private_key(read_trust_file(trust.signing_key), None)
-    except (ValueError, TypeError) as error:
-        raise BadConfig(f"{trust.signing_key} is not a private key", _MADE_BY) from error
-    if not isinstance(signing, Ed25519PrivateKey):
-        raise BadConfig(f"{trust.signing_key} is not an Ed25519 key", _MADE_BY)
-    try:
-        root = Ed25519PublicKey.from_public_bytes(
-            bytes.fromhex(read_trust_file(trust.root_key).decode().strip())
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{trust.root_key} is not the hex of an Ed25519 key", _MADE_BY) from error
-    return RoomKeys(room_ca, signing, root, trust.room_ca.parent / "desks")
+    load_certificate(trust.controller_certificate, MADE_BY)
+    if not trust.controller_tls_key.is_file():
+        raise BadConfig(f"cannot read {trust.controller_tls_key}: no such file", MADE_BY)
+    return RoomKeys(
+        load_certificate(trust.room_ca, MADE_BY),
+        load_device_key(trust.signing_key, MADE_BY),
+        load_public_key(trust.root_key, MADE_BY),
+        trust.room_ca.parent / "desks",
+    )
 
 
 class PolicyFile:

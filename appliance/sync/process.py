@@ -80,6 +80,7 @@ class SyncProcess:
         self._camera = CameraFacts()
         self._watch = WatchLease()
         self._observations = ObservationOutbox()
+        self._controller_life: str | None = None
         self._status_due_ns = 0
         self._status_at_ns = 0
         self._status_message_id: int | None = None
@@ -152,10 +153,16 @@ class SyncProcess:
             elif message.topic == desk_topic(room, desk, ToNode.WATCH):
                 self._renew_watch(decode(Watch, message.payload))
             elif message.topic == clock_topic(room):
-                at = parse_utc(decode(ClockMessage, message.payload).at)
-                self._room_clock.heard(at, message.arrived_mono_ns)
+                self._hear_clock(decode(ClockMessage, message.payload), message.arrived_mono_ns)
         except ValueError as error:  # BadInput, and a time that is none
             log.warning("link.bad_message topic=%s reason=%s", message.topic, error)
+
+    def _hear_clock(self, message: ClockMessage, arrived_mono_ns: int) -> None:
+        self._room_clock.heard(parse_utc(message.at), arrived_mono_ns)
+        if self._controller_life not in (None, message.life):
+            # The page's list of observations died with the old one; the camera process still has them in RAM.
+            self._local.send({"type": "replay"})
+        self._controller_life = message.life
 
     def _obey(self, payload: bytes) -> None:
         reply = self._orders.take(payload, self._desk_facts())

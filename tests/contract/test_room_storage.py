@@ -5,77 +5,46 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from appliance.config import StorageConfig
 from appliance.errors import StorageUnreachable
 from appliance.policy import ExamPolicy, parse_policy
 from appliance.protocol import GrantRequest, Grants, ToNode
 from appliance.room.grants import MOST_GRANTS, GrantAnswer, answer_request
 from appliance.room.storage import Storage
+from tests.storages import BUCKET, REGION, S3Server
 from tests.unit.test_room_grants import FILES, SID, offered, released
 from tests.unit.test_room_kit import make_kit, orders
 
-REGION, BUCKET = "eu-test-1", "exams"
 CONTENT = b"one fragment of video" * 1000
 MD5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
 
 
-@dataclass(frozen=True)
-class Server:
-    endpoint: str
-    folder: Path
-
-    def config(self, secret: str = "right-secret") -> StorageConfig:
-        credentials = self.folder / f"{secret}.toml"
-        credentials.write_text(f'access_key_id = "room"\nsecret_access_key = "{secret}"\n')
-        return StorageConfig(endpoint=self.endpoint, region=REGION, bucket=BUCKET, credentials=credentials)
-
-    def policy(self) -> ExamPolicy:
-        return parse_policy(
-            {
-                "id": "p", "version": 1, "institution": "uni-x", "exam": "e", "exam_title": "E", "authority": "B",
-                "legal_basis": "public_task", "dpa_ref": "D", "exam_date": "2026-11-22", "duration_s": 60,
-                "storage": [{"endpoint": self.endpoint, "region": REGION, "bucket": BUCKET}],
-            }
-        )  # fmt: skip
-
-    def storage(self) -> Storage:
-        return Storage(self.config(), self.policy())
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "root" / BUCKET).mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rclone = Path(sys.executable).with_name("rclone")
-    process = subprocess.Popen(
-        [rclone, "serve", "s3", "--auth-key", "room,right-secret", "--addr", f"127.0.0.1:{port}", folder / "root",
-         "--config", "/dev/null", "-q"],
+def policy_for(server: S3Server) -> ExamPolicy:
+    return parse_policy(
+        {
+            "id": "p", "version": 1, "institution": "uni-x", "exam": "e", "exam_title": "E", "authority": "B",
+            "legal_basis": "public_task", "dpa_ref": "D", "exam_date": "2026-11-22", "duration_s": 60,
+            "storage": [{"endpoint": server.endpoint, "region": REGION, "bucket": BUCKET}],
+        }
     )  # fmt: skip
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.2).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield Server(f"http://127.0.0.1:{port}", folder)
-    finally:
-        process.terminate()
-        process.wait(10)
+
+
+def storage_of(server: S3Server) -> Storage:
+    return Storage(server.config(), policy_for(server))
+
+
+@pytest.fixture(params=["rclone", "ceph"])
+def server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """Each test runs against both, with an empty bucket."""
+    server: S3Server = request.getfixturevalue(request.param)
+    yield server
+    for key in server.stored_keys():
+        server.client().delete_object(Bucket=BUCKET, Key=key)
 
 
 def put(url: str, content: bytes, headers: dict[str, str]) -> int:
@@ -88,8 +57,8 @@ def put(url: str, content: bytes, headers: dict[str, str]) -> int:
         return client.send(request).status_code
 
 
-def test_the_right_bytes_are_accepted_and_read_back(server: Server) -> None:
-    storage = server.storage()
+def test_the_right_bytes_are_accepted_and_read_back(server: S3Server) -> None:
+    storage = storage_of(server)
     assert storage.head("sessions/a/right") is None
     url, headers = storage.grant("sessions/a/right", MD5, len(CONTENT))
     assert put(url, CONTENT, headers) == 200
@@ -99,14 +68,14 @@ def test_the_right_bytes_are_accepted_and_read_back(server: Server) -> None:
     assert storage.present("sessions/a/") == {"sessions/a/right": found}
 
 
-def test_both_headers_are_signed_in(server: Server) -> None:
-    url, headers = server.storage().grant("sessions/a/signed", MD5, len(CONTENT))
+def test_both_headers_are_signed_in(server: S3Server) -> None:
+    url, headers = storage_of(server).grant("sessions/a/signed", MD5, len(CONTENT))
     assert "X-Amz-SignedHeaders=content-length%3Bcontent-md5%3Bhost" in url
     assert set(headers) == {"Content-MD5", "Content-Length"}
 
 
-def test_wrong_bytes_of_the_same_length_are_refused(server: Server) -> None:
-    storage = server.storage()
+def test_wrong_bytes_of_the_same_length_are_refused(server: S3Server) -> None:
+    storage = storage_of(server)
     url, headers = storage.grant("sessions/a/wrong", MD5, len(CONTENT))
     wrong = b"X" + CONTENT[1:]
     assert put(url, wrong, headers) == 400
@@ -115,45 +84,45 @@ def test_wrong_bytes_of_the_same_length_are_refused(server: Server) -> None:
     assert storage.head("sessions/a/wrong") is None
 
 
-def test_a_missing_header_is_refused(server: Server) -> None:
-    storage = server.storage()
+def test_a_missing_header_is_refused(server: S3Server) -> None:
+    storage = storage_of(server)
     url, headers = storage.grant("sessions/a/bare", MD5, len(CONTENT))
     assert put(url, CONTENT, {"Content-Length": headers["Content-Length"]}) == 403
     assert storage.head("sessions/a/bare") is None
 
 
-def test_another_length_is_refused(server: Server) -> None:
-    storage = server.storage()
+def test_another_length_is_refused(server: S3Server) -> None:
+    storage = storage_of(server)
     url, headers = storage.grant("sessions/a/long", MD5, len(CONTENT))
     longer = CONTENT + b"more"
     assert put(url, longer, headers | {"Content-Length": str(len(longer))}) == 403
     assert storage.head("sessions/a/long") is None
 
 
-def test_another_name_is_refused(server: Server) -> None:
-    url, headers = server.storage().grant("sessions/a/own", MD5, len(CONTENT))
+def test_another_name_is_refused(server: S3Server) -> None:
+    url, headers = storage_of(server).grant("sessions/a/own", MD5, len(CONTENT))
     assert put(url.replace("sessions/a/own", "sessions/a/another"), CONTENT, headers) == 403
 
 
-def test_a_wrong_key_is_an_alarm_in_words(server: Server) -> None:
+def test_a_wrong_key_is_an_alarm_in_words(server: S3Server) -> None:
     with pytest.raises(StorageUnreachable, match="refused") as refused:
-        Storage(server.config("wrong-secret"), server.policy()).present("sessions/")
+        Storage(server.config("wrong-secret"), policy_for(server)).present("sessions/")
     assert "a person must look" in refused.value.hint
 
 
-def test_storage_that_does_not_answer_is_named(server: Server) -> None:
-    nowhere = Server("http://127.0.0.1:9", server.folder)
+def test_storage_that_does_not_answer_is_named(server: S3Server) -> None:
+    nowhere = S3Server(server.kind, "http://127.0.0.1:9", server.folder)
     with pytest.raises(StorageUnreachable, match="does not answer"):
-        nowhere.storage().present("sessions/")
+        storage_of(nowhere).present("sessions/")
 
 
 def send(answer: GrantAnswer, contents: dict[str, bytes]) -> list[int]:
     return [put(grant.url, contents[grant.name], grant.headers) for grant in answer.grants]
 
 
-def test_the_manifest_goes_last_and_then_all_is_there(server: Server) -> None:
+def test_the_manifest_goes_last_and_then_all_is_there(server: S3Server) -> None:
     """The desk asks, sends, asks again, until every file was read back."""
-    session, storage = released(), server.storage()
+    session, storage = released(), storage_of(server)
     contents = {**FILES, "approval.json": session.release_bytes, "manifest.json": session.manifest_bytes}
     request = GrantRequest(
         sid=SID, objects=tuple(offered(name, content) for name, content in contents.items())
@@ -170,8 +139,8 @@ def test_the_manifest_goes_last_and_then_all_is_there(server: Server) -> None:
     assert (third.complete, third.grants, set(third.present)) == (True, (), set(contents))
 
 
-def test_a_file_altered_in_the_bucket_is_not_there(server: Server) -> None:
-    session, storage = released(), server.storage()
+def test_a_file_altered_in_the_bucket_is_not_there(server: S3Server) -> None:
+    session, storage = released(), storage_of(server)
     name = "video-0-0.evf"
     request = GrantRequest(sid=SID, objects=(offered(name, FILES[name]),))
     altered = b"SEGMENT ZERO"
@@ -182,7 +151,7 @@ def test_a_file_altered_in_the_bucket_is_not_there(server: Server) -> None:
     assert (answer.present, [grant.name for grant in answer.grants]) == ((), [name])
 
 
-def test_nothing_is_granted_before_the_release(server: Server, tmp_path: Path) -> None:
+def test_nothing_is_granted_before_the_release(server: S3Server, tmp_path: Path) -> None:
     """F122: the same request is refused before the approval and granted after it; then the desk is told."""
     kit = make_kit(tmp_path, storage=({"endpoint": server.endpoint, "region": REGION, "bucket": BUCKET},))
     object.__setattr__(kit.room.config, "storage", server.config())

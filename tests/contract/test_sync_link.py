@@ -142,7 +142,7 @@ class Room:
         self.client.publish(desk_topic(ROOM, DESK, ToNode.COMMAND), payload, 1)
 
     def tell_time(self) -> None:
-        at = ClockMessage(at=utc_text(SystemClock().wall()))
+        at = ClockMessage(at=utc_text(SystemClock().wall()), life="0123456789abcdef")
         self.client.publish(clock_topic(ROOM), encode(at), 0)
 
     def start_node(self) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from demo.controller_client import ControllerClient
-from demo.room import DemoRoom, default_desks, wait_until
+from demo.room import DemoRoom, default_desks, port_answers, wait_until
 from tests.room import Exam, longest_silence_s, running_room
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,9 @@ FRAGMENT_S = 2.0
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRoom]:
-    with running_room(tmp_path_factory.mktemp("room"), desks=default_desks()[:1]) as room:
+    with running_room(
+        tmp_path_factory.mktemp("room"), desks=[default_desks()[0], default_desks()[2]]
+    ) as room:
         yield room
 
 
@@ -98,6 +100,22 @@ def test_killed_room_parts_cost_nothing(exam: Exam, part: str) -> None:
     manifest = exam.manifest()
     assert manifest["cosignature"]
     assert manifest["leaves"] == exam.leaf_count()
+
+
+def test_restarted_controller_gets_the_observations_back(room: DemoRoom, client: ControllerClient) -> None:
+    """They live in RAM only, on both sides: the desk's camera process says them again to a new controller."""
+    exam = Exam.begin(room, client, "desk-3", "empty-seat")
+    wait_until("something is observed", lambda: bool(observed(exam)), 60)
+    assert room.controller is not None
+    room.controller.kill()
+    wait_until("the controller forgets", lambda: not port_answers(room.http_port), 5, poll_s=0.01)
+    wait_until("the controller is back", lambda: port_answers(room.http_port), 20)
+    wait_until("it knows again", lambda: "nobody seen at the desk" in observed(exam), 20)
+    exam.end()
+
+
+def observed(exam: Exam) -> list[str]:
+    return [each["words"] for each in exam.client.get(f"/api/desks/{exam.desk}")["observations"]]
 
 
 def assessing(exam: Exam) -> bool:

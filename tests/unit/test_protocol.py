@@ -116,7 +116,7 @@ MESSAGES: list[Strict] = [
     GrantRequest(sid=SID, objects=(ObjectFacts(name="a.evf", size_bytes=1, md5="x", sha256=SHA),)),
     WitnessMessage(sid=SID, size=4, cosignature="c"),
     Watch(mode="still", lease_s=3),
-    ClockMessage(at=AT),
+    ClockMessage(at=AT, life="0123456789abcdef"),
     *(command(order) for order in ORDERS),
     Grants(
         room="room-2.14",
