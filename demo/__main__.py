@@ -62,6 +62,8 @@ def _print_paths(console: Console, story: Story) -> None:
     ):
         if (ROOT / name).exists():
             console.print(f"  {(ROOT / name).relative_to(CHECKOUT)}", highlight=False)
+    console.print("Look at it again with the institution's own tool:")
+    console.print("  cd build/demo && ../../.venv/bin/invigil archive verify session", highlight=False)
 
 
 def _keep(console: Console, room: DemoRoom) -> None:

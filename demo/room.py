@@ -115,7 +115,7 @@ class DemoRoom:
         self.passphrase_file = self.root / "keys" / "passphrase.txt"
         self.password_file = self.root / "keys" / "proctor-password.txt"
         self.room_toml = self.root / "room" / "room.toml"
-        self.archive_toml = self.root / "keys" / "archive.toml"
+        self.archive_toml = self.root / "archive.toml"
 
     def __enter__(self) -> DemoRoom:
         return self
@@ -173,8 +173,10 @@ class DemoRoom:
             shutil.copy(folder / "trust" / name, keys / name)
         shutil.copy(credentials, keys / credentials.name)
         self.archive_toml.write_text(
-            f'institution = "{INSTITUTION}"\n\n[storage]\nendpoint = "{self.storage_endpoint}"\n'
-            f'region = "{self.storage_region}"\nbucket = "{BUCKET}"\n'
+            f'institution = "{INSTITUTION}"\nroom_ca = "keys/room-ca.pem"\n'
+            f'controller_key = "keys/controller.pub"\nroot_key = "keys/root.pub"\n\n'
+            f'[storage]\nendpoint = "{self.storage_endpoint}"\nregion = "{self.storage_region}"\n'
+            f'bucket = "{BUCKET}"\ncredentials = "keys/{credentials.name}"\n'
         )
         self.invigil(
             "room", "account", "add", ACCOUNT, "--role", "lead", "--config", self.room_toml,

@@ -35,7 +35,7 @@ from appliance.archive.output import new_file, require_free
 from appliance.archive.report import render_report
 from appliance.archive.session import LOG_TRACK, VIDEO_TRACK, LocalSession
 from appliance.archive.settings import find_config
-from appliance.archive.timecode import clock_text
+from appliance.archive.timecode import clock_text, span_text
 from appliance.archive.trust import Trust
 from appliance.archive.verify import (
     bytes_to_read,
@@ -81,7 +81,7 @@ def list_sessions(
     exam: Annotated[str | None, typer.Option(help="only this exam")] = None,
 ) -> None:
     """Sessions in the storage: complete, incomplete (still being sent) or keys erased."""
-    sessions = _bucket(_settings(config, None)).sessions(exam)
+    sessions = _bucket(_settings(config)).sessions(exam)
     if not sessions:
         typer.echo("no sessions in the storage")
     for session in sessions:
@@ -99,7 +99,7 @@ def pull_session(
     exam: Annotated[str | None, typer.Option(help="the session's exam, to look there only")] = None,
 ) -> None:
     """Bring one session from the storage; start it again to go on after an interruption."""
-    settings = _settings(config, None)
+    settings = _settings(config)
     trust = Trust.load(settings)
     bucket = _bucket(settings)
     from appliance.archive.pulling import pull
@@ -159,7 +159,7 @@ def open_session(
         typer.echo(f"note: {note}")
     for gap in session.gaps:
         if not gap.unwitnessed:
-            typer.echo(f"gap: {clock_text(gap.start_90k)}-{clock_text(gap.end_90k)} {gap.cause}")
+            typer.echo(f"gap: {span_text(gap.start_90k, gap.end_90k)} {gap.cause}")
     if events is not None:
         document = events_document(session.manifest, session.gaps, read_log(session, keys).reports())
         with new_file(events) as stream:
@@ -210,11 +210,8 @@ def _passphrase(file: Path | None) -> str:
     return getpass("Passphrase: ")
 
 
-def _settings(config: Path | None, near: Path | None) -> ArchiveConfig:
-    place = find_config(config, near, Path.cwd())
-    if place.searched:
-        typer.echo(f"using the keys that {place.path} pins", err=True)
-    return load_config(place.path, ArchiveConfig)
+def _settings(config: Path | None) -> ArchiveConfig:
+    return load_config(find_config(config, Path.cwd(), Path.home()), ArchiveConfig)
 
 
 def _say_cuts(session: LocalSession) -> None:
@@ -230,7 +227,7 @@ def _say_cuts(session: LocalSession) -> None:
 def _verified(folder: Path, config: Path | None, *, say: bool) -> tuple[LocalSession, Trust]:
     if not folder.is_dir():
         raise BadInput(f"no folder {folder}", "name the folder that invigil archive pull wrote")
-    trust = Trust.load(_settings(config, folder))
+    trust = Trust.load(_settings(config))
     session = LocalSession.load(folder, trust)
     with _progress("verifying") as (on_total, on_bytes):
         on_total(bytes_to_read(session))
@@ -253,7 +250,7 @@ def _open_lone(
 ) -> None:
     if events is not None:
         raise BadInput("one segment alone has no log", "open the session's folder for --events")
-    trust = Trust.load(_settings(config, segment))
+    trust = Trust.load(_settings(config))
     representative = load_representative(key, _passphrase(passphrase_file))
     with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
         on_total(segment.stat().st_size)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.clock import Clock, utc_text
-from appliance.errors import EvidenceBroken
+from appliance.errors import BadInput, EvidenceBroken
 from appliance.evf.canonical import canonical
 from appliance.evf.errors import EvfError
 from appliance.evidence.merkle import Frontier, leaf_hash
@@ -80,7 +80,9 @@ class AuditLog:
         return int(row)
 
     def rows(self, first: int = 1) -> Iterator[AuditRow]:
-        """Entries in order from row `first` on."""
+        """Entries in order from row `first` on; BadInput for what cannot be a row's number."""
+        if not 0 < first < 2**63:
+            raise BadInput(f"there is no audit row {first}", "rows count from 1")
         cursor = self._connection.execute(
             "SELECT row, at, actor, action, object, detail, hash FROM audit WHERE row >= ? ORDER BY row",
             (first,),
