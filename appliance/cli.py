@@ -68,8 +68,8 @@ PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="read the passphrase from a file instead of asking")
 ]
 Institution = Annotated[str, typer.Option("--institution", help="the institution's name, as in its policies")]
-NodeToml = Annotated[Path, typer.Option("--config", help="node.toml")]
-RoomToml = Annotated[Path, typer.Option("--config", help="room.toml")]
+NodeToml = Annotated[Path, typer.Option("--config", help="node.toml, as provision desk wrote it")]
+RoomToml = Annotated[Path, typer.Option("--config", help="room.toml, the controller's settings")]
 
 # their own typer app reads these arguments, --help too, and is imported only then
 _PASSED_ON: dict[str, Any] = {
@@ -99,7 +99,7 @@ def _invigil(
 
 @keys.command("root")
 def keys_root(out: Out, institution: Institution, passphrase_file: PassphraseFile = None) -> None:
-    """Make the institution's offline root key, which signs policies and recipient sets."""
+    """Make the institution's offline root key. It signs policies and recipient sets."""
     from appliance.archive.keys import create_root
 
     path = create_root(out, institution, _secret("passphrase", passphrase_file, twice=True))
@@ -114,7 +114,7 @@ def keys_representative(
     name: Annotated[str, typer.Option("--name", help="the person or office that may open recordings")],
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make the key of one representative who may open recordings."""
+    """Make a representative's key. Only representatives can open recordings."""
     from appliance.archive.keys import create_representative
 
     person = create_representative(out, name, _secret("passphrase", passphrase_file, twice=True))
@@ -127,13 +127,13 @@ def keys_recipient_set(
     root: Root,
     institution: Institution,
     representative: Annotated[
-        list[Path], typer.Option("--representative", help="representative.json; repeat")
+        list[Path], typer.Option("--representative", help="representative.json of one person; repeat")
     ],
-    version: Annotated[int, typer.Option("--version", min=1, help="higher than the set before")],
+    version: Annotated[int, typer.Option("--version", min=1, help="1, and one more for each new set")],
     out: OutFile,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Sign the set of representatives for whom desks seal their recordings."""
+    """Sign the set of representatives. Desks seal their recordings for these people alone."""
     from appliance.archive.keys import create_recipient_set, read_representative
 
     people = [read_representative(path) for path in representative]
@@ -144,7 +144,9 @@ def keys_recipient_set(
 
 @policy.command("sign")
 def policy_sign(
-    policy_toml: Annotated[Path, typer.Argument(metavar="POLICY.toml")],
+    policy_toml: Annotated[
+        Path, typer.Argument(metavar="POLICY.toml", help="docs/operations.md lists its keys")
+    ],
     root: Root,
     out: OutFile,
     passphrase_file: PassphraseFile = None,
@@ -158,7 +160,9 @@ def policy_sign(
 
 
 @policy.command("show")
-def policy_show(file: Annotated[Path, typer.Argument(metavar="FILE")], root_key: RootPublic) -> None:
+def policy_show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="what policy sign wrote")], root_key: RootPublic
+) -> None:
     """Check a signed policy and print what it allows."""
     from appliance.archive.keys import read_policy
 
@@ -172,8 +176,10 @@ def policy_show(file: Annotated[Path, typer.Argument(metavar="FILE")], root_key:
 
 
 @app.command("node")
-def run_node(service: Annotated[NodeService, typer.Argument()], config: NodeToml) -> None:
-    """Run one of a desk node's three services: camera, inference or sync."""
+def run_node(
+    service: Annotated[NodeService, typer.Argument(help="each is a process of its own")], config: NodeToml
+) -> None:
+    """Run a service of a desk node: camera, inference or sync."""
     from appliance.config import NodeConfig, load_config
     from appliance.service import run_service
 
@@ -184,7 +190,9 @@ def run_node(service: Annotated[NodeService, typer.Argument()], config: NodeToml
 
 
 @store.command("check")
-def store_check(path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
+def store_check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="the folder that `store` in node.toml names")],
+) -> None:
     """Compare a store's files with its databases; changes nothing. Exit code 7 when something is wrong."""
     from appliance.store.check import check_store
 
@@ -200,7 +208,9 @@ def store_check(path: Annotated[Path, typer.Argument(metavar="PATH")]) -> None:
 
 @app.command("inspect")
 def inspect_files(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="pictures, clips, or folders that hold some")
+    ],
     json_lines: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Show what the models read in pictures and clips."""
@@ -236,7 +246,7 @@ def room_broker(config: RoomToml) -> None:
 
 @account.command("add")
 def room_account_add(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the name to log in with")],
     config: RoomToml,
     role: Annotated[str, typer.Option("--role", help="staff, proctor or lead")] = "proctor",
     password_file: Annotated[
@@ -260,7 +270,7 @@ def room_account_add(
 
 @app.command("provision", **_PASSED_ON)
 def provision(context: typer.Context) -> None:
-    """Certificates of a room and bundles for its desks: ca, desk, revoke."""
+    """Certificates of a room and bundles for its desks."""
     from provisioning.cli import app as provisioning_app
 
     provisioning_app(args=context.args, prog_name="invigil provision")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import Field, ValidationError
 
@@ -128,9 +128,19 @@ def load_config(path: Path, kind: type[AnyConfig]) -> AnyConfig:
     try:
         config = kind.model_validate(raw)
     except ValidationError as error:
-        known = ", ".join(sorted(kind.model_fields))
-        raise BadConfig(f"{path}: {first_problem(error)}", f"known keys: {known}") from error
+        problem = first_problem(error)
+        raise BadConfig(f"{path}: {problem}", f"known keys: {_known_keys(kind, problem)}") from error
     return _anchored(config, path.resolve().parent)
+
+
+def _known_keys(kind: type[Strict], problem: str) -> str:
+    """Of the section that the problem is in: storage's for "unknown key storage.bukket"."""
+    *sections, _key = problem.removeprefix("unknown key ").partition(":")[0].split(".")
+    for section in sections:
+        field = kind.model_fields.get(section)
+        inner = [field.annotation, *get_args(field.annotation)] if field is not None else []
+        kind = next((each for each in inner if isinstance(each, type) and issubclass(each, Strict)), kind)
+    return ", ".join(sorted(kind.model_fields))
 
 
 def _anchored(config: AnyConfig, folder: Path) -> AnyConfig:

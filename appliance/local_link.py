@@ -1,7 +1,7 @@
 """Unix-socket link between the three processes of a node: JSON lines, camera is the server.
 
 The link only wakes and forwards; the truth is in the two databases. A slow or dead peer never holds up the camera: what
-waits for it is bounded in bytes, and the newest message is dropped and counted.
+waits for it is bounded in bytes and the newest message is dropped and counted. One that floods waits in its own socket.
 
     inference -> camera   observation {key, report: ObservationReport} · inference {rate_hz}
     sync -> camera        wake (the ledger changed) · watch {mode: still|live, lease_s} · replay
@@ -18,6 +18,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,10 @@ MAX_LINE_BYTES = 1 << 20
 MAX_WAITING_BYTES = 4 << 20
 # Sync, inference and what a person looks in with; more than that is a peer gone wrong.
 MAX_PEERS = 16
+# Our processes say some ten messages a second, and a thousand at once after a restart. A reader thread that took as
+# much as a broken peer sends would take the interpreter from the encoder.
+MAX_MESSAGES_PER_S = 200
+MAX_BURST_MESSAGES = 2000
 # An accept that fails (out of descriptors) is tried again.
 ACCEPT_RETRY_S = 0.1
 
@@ -40,6 +45,22 @@ _numbers = itertools.count(1)
 def encode_line(message: Message) -> bytes:
     """A message as it goes over the link."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+class _Pace:
+    """A token bucket: how long to wait after each message so that `rate_hz` is kept in the long run."""
+
+    def __init__(self, rate_hz: float, burst: int) -> None:
+        self._rate_hz = rate_hz
+        self._burst = burst
+        self._left = float(burst)
+        self._at_s = 0.0
+
+    def delay_s(self, now_s: float) -> float:
+        """Takes one message; 0 while the burst lasts."""
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate_hz) - 1
+        self._at_s = now_s
+        return max(0.0, -self._left / self._rate_hz)
 
 
 class Peer:
@@ -95,6 +116,7 @@ class Peer:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
+        pace = _Pace(MAX_MESSAGES_PER_S, MAX_BURST_MESSAGES)
         try:
             with self._connection.makefile("rb") as lines:
                 while line := lines.readline(MAX_LINE_BYTES):
@@ -104,7 +126,8 @@ class Peer:
                     message = json.loads(line)
                     if isinstance(message, dict) and isinstance(message.get("type"), str):
                         self._on_message(self, message)
-        except (OSError, ValueError, RecursionError) as error:
+                    self.closed.wait(pace.delay_s(time.monotonic()))
+        except (OSError, ValueError, OverflowError, RecursionError) as error:
             log.debug("local.read_ended reason=%s", error)
         finally:
             self.close()

@@ -143,8 +143,8 @@ def verify_policy(document: Mapping[str, Any], root_public_key: Ed25519PublicKey
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first of pydantic's complaints as one line a person can act on."""
-    first = error.errors()[0]
+    """One of pydantic's complaints as a line a person can act on: an unknown key before what it leaves missing."""
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"]) or "document"
     if first["type"] == "extra_forbidden":
         return f"unknown key {where}"

@@ -189,11 +189,16 @@ class ObservationReport(Strict):
     uncertainty: str = Field(default="", max_length=200)
 
 
+# An epoch's observations are numbered from its own multiple of this: a number never returns in a session, and one
+# below the present epoch's belongs to a camera process that is gone.
+OBSERVATIONS_PER_EPOCH = 1_000_000
+
+
 class ObservationMessage(Strict):
-    """An observation, once it is durable in the log track."""
+    """An observation, once it is durable in the log track; a resend has the same number."""
 
     sid: Sid
-    number: Count = Field(description="counts up in one session, so that a resend is seen once")
+    number: Count
     observation: ObservationReport
 
 

@@ -29,11 +29,14 @@ def provision_ca(
     room_name: Annotated[str, typer.Option("--room", help="the room's name")],
     out: Out,
     host: Annotated[
-        list[str] | None, typer.Option("--host", help="name or address of the controller; repeat")
+        list[str] | None,
+        typer.Option(
+            "--host", help="name or address by which desks and browsers reach the controller; repeat"
+        ),
     ] = None,
     replace: Replace = False,
 ) -> None:
-    """Make a room's certificate authority, the broker's and the controller's certificates and keys."""
+    """Make a room's certificate authority. With it come the broker's and the controller's certificates and keys."""
     create_room(out, room_name, host or (), replace=replace)
     typer.echo(
         f"{out / 'trust'}: goes to the controller\n{out / 'ca'}: stays with you; it enrols and revokes desks"
@@ -42,23 +45,27 @@ def provision_ca(
 
 @app.command("desk")
 def provision_desk(
-    desk: Annotated[str, typer.Argument(metavar="DESK")],
+    desk: Annotated[str, typer.Argument(metavar="DESK", help="the desk's id, as in room.toml")],
     ca: Authority,
-    recipient_set: Annotated[Path, typer.Option("--recipient-set", help="recipient-set.json")],
+    recipient_set: Annotated[
+        Path, typer.Option("--recipient-set", help="recipient-set.json of the institution")
+    ],
     root_key: Annotated[Path, typer.Option("--root-key", help="root.pub of the institution")],
     institution: Annotated[str, typer.Option("--institution", help="its name, as in its policies")],
-    broker_host: Annotated[str, typer.Option("--broker-host")],
+    broker_host: Annotated[str, typer.Option("--broker-host", help="name or address of the room's broker")],
     out: Out,
     broker_port: Annotated[int, typer.Option("--broker-port", min=1, max=65535)] = 8883,
     camera: Annotated[str | None, typer.Option("--camera", help="such as v4l2:/dev/video0")] = None,
     store_folder: Annotated[Path | None, typer.Option("--store", help="where recordings are kept")] = None,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="sockets; on a tmpfs")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="folder for sockets and frames, on a tmpfs")
+    ] = None,
     no_broker_tls: Annotated[
         bool, typer.Option("--no-broker-tls", help="only for a demo on loopback")
     ] = False,
     replace: Replace = False,
 ) -> None:
-    """Make a desk's key and certificate and the bundle for its node."""
+    """Make a desk's key, certificate and bundle. The bundle goes to the node, once."""
     settings = DeskSettings(
         desk=desk,
         institution=institution,
@@ -75,10 +82,10 @@ def provision_desk(
 
 @app.command("revoke")
 def provision_revoke(
-    desk: Annotated[str, typer.Argument(metavar="DESK")],
+    desk: Annotated[str, typer.Argument(metavar="DESK", help="the desk's id, as in room.toml")],
     ca: Authority,
 ) -> None:
-    """Revoke every certificate issued to a desk, for example when its node was stolen."""
+    """Revoke every certificate of a desk. For example when its node was stolen."""
     authority = open_authority(ca)
     issued = authority.issued_to(desk)
     if not issued:

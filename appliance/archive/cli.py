@@ -80,7 +80,7 @@ def list_sessions(
     config: Config = None,
     exam: Annotated[str | None, typer.Option(help="only this exam")] = None,
 ) -> None:
-    """Sessions in the storage: complete, incomplete (still being sent) or keys erased."""
+    """List the sessions in the storage. Each is complete, incomplete (still being sent), or its keys are erased."""
     sessions = _bucket(_settings(config)).sessions(exam)
     if not sessions:
         typer.echo("no sessions in the storage")
@@ -98,7 +98,7 @@ def pull_session(
     config: Config = None,
     exam: Annotated[str | None, typer.Option(help="the session's exam, to look there only")] = None,
 ) -> None:
-    """Bring one session from the storage; start it again to go on after an interruption."""
+    """Bring one session from the storage. Started again it goes on where it stopped."""
     settings = _settings(config)
     trust = Trust.load(settings)
     bucket = _bucket(settings)
@@ -118,7 +118,7 @@ def pull_session(
 def verify(
     folder: Annotated[Path, typer.Argument(help="folder of one session")], config: Config = None
 ) -> None:
-    """Hold every file against the signed manifest; needs no key and no storage."""
+    """Hold every file against the signed manifest. Needs no key and no storage."""
     session, _ = _verified(folder, config, say=True)
     manifest = session.manifest
     gaps = sum(1 for gap in manifest.gaps if not gap.unwitnessed)
@@ -139,7 +139,7 @@ def open_session(
     force: Force = False,
     config: Config = None,
 ) -> None:
-    """Verify, then open with a representative's key: the film as MP4, the log as JSON."""
+    """Open a session with a representative's key. Verifies it first; the film becomes an MP4, the log JSON."""
     lone = session_dir.is_file()
     for target in (out, events) if events else (out,):
         require_free(target, None if lone else session_dir, force)
@@ -176,7 +176,7 @@ def report(
     force: Force = False,
     config: Config = None,
 ) -> None:
-    """Verify, open the log, and write one self-contained page for a person."""
+    """Write one self-contained page for a person. Verifies the session and opens its log first."""
     require_free(out, session_dir, force)
     representative = load_representative(key, _passphrase(passphrase_file))
     session, trust = _verified(session_dir, config, say=False)

@@ -1,192 +1,127 @@
-"""The capture thread: camera to fragments, small frames for inference, previews on request. Touches no disk.
+"""The capture thread: camera to fragments and small pictures. Touches no disk and waits for nothing but the camera.
 
-A camera that stops is opened again and again; what was missed becomes a gap with its cause. It never waits for the
-store: when the queue is full the fragment is lost and counted.
+A camera that stops is opened again and again, and what was missed becomes a gap with its cause. When the store is too
+slow the fragment is lost and counted. After `stuck` only a new process helps.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from appliance.camera.encoder import Fragment, FragmentEncoder
+from appliance.camera.inbox import CameraBack, CameraLost, Captured, FragmentRefused, FromCamera
 from appliance.camera.light import Light, LitSource
-from appliance.camera.preview import preview_jpeg
-from appliance.camera.source import Frame, open_source
-from appliance.clock import Clock
+from appliance.camera.pictures import Pictures
+from appliance.camera.source import CameraSource, Frame
 from appliance.errors import ApplianceError, CameraStuck
-from appliance.frames import FrameRingWriter
 from appliance.policy import Video
 
 log = logging.getLogger(__name__)
 
-# What the models look at; a face 1.5 m away is still 60 px wide.
-RING_WIDTH_PX, RING_HEIGHT_PX = 640, 360
 READ_TIMEOUT_S = 1.0
 # USB cameras take about a second to come back after a reset.
 REOPEN_DELAY_S = 1.0
-STILL_INTERVAL_S = 1.0
-LIVE_INTERVAL_S = 1 / 6
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A finished fragment with the init it needs in front of a segment."""
-
-    fragment: Fragment
-    init: Fragment
-    codec: str
-
-
-@dataclass(frozen=True)
-class CameraLost:
-    """The camera stopped; `cause` says why in words."""
-
-    cause: str
-
-
-@dataclass(frozen=True)
-class CameraBack:
-    """The camera delivers again."""
-
-
-@dataclass
-class WatchLease:
-    """Whether somebody looks now. Written by the link's thread, read by the capture thread."""
-
-    clock: Clock
-    _until_mono_ns: int = 0
-    _interval_s: float = STILL_INTERVAL_S
-    _next_mono_ns: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def renew(self, mode: str, lease_s: float) -> None:
-        """Somebody looks for `lease_s` more seconds, at stills or live."""
-        with self._lock:
-            self._interval_s = LIVE_INTERVAL_S if mode == "live" else STILL_INTERVAL_S
-            self._until_mono_ns = self.clock.mono_ns() + round(lease_s * 1e9)
-            self._next_mono_ns = min(self._next_mono_ns, self.clock.mono_ns() + round(self._interval_s * 1e9))
-
-    def due(self) -> bool:
-        """True when a preview is to be made of this frame."""
-        now = self.clock.mono_ns()
-        with self._lock:
-            if now > self._until_mono_ns or now < self._next_mono_ns:
-                return False
-            self._next_mono_ns = now + round(self._interval_s * 1e9)
-            return True
 
 
 class Capture(threading.Thread):
-    """Runs while a session records; `camera_open` and `lost_fragments` are facts for the status.
-
-    After `stuck` only a new process helps.
-    """
+    """Runs while a session records; `camera_open`, `lost_cause` and `lost_fragments` are facts for the status."""
 
     def __init__(
         self,
-        spec: str,
-        video: Video,
+        make_source: Callable[[], CameraSource],
         light: Light,
-        ring: FrameRingWriter,
-        ring_interval_s: float,
-        clock: Clock,
+        video: Video,
+        pictures: Pictures,
         session_90k: Callable[[int], int],
-        watch: WatchLease,
-        on_preview: Callable[[bytes], None],
-        out: queue.Queue[Captured | CameraLost | CameraBack],
+        put: Callable[[FromCamera], bool],
+        after_90k: int = -1,
+        reopen_delay_s: float = REOPEN_DELAY_S,
     ) -> None:
+        """`session_90k`: session time of a CLOCK_BOOTTIME moment; `after_90k`: nothing up to then is recorded again;
+        `put`: takes what was filmed, False if a fragment does not fit. It must not block."""
         super().__init__(daemon=True, name="capture")
         self.camera_open = False
+        self.lost_cause: str | None = None
         self.lost_fragments = 0
         self.stuck: CameraStuck | None = None
-        self._spec = spec
-        self._video = video
+        self._make_source = make_source
         self._light = light
-        self._ring = ring
-        self._ring_interval_ns = round(ring_interval_s * 1e9)
-        self._next_ring_ns = 0
-        self._clock = clock
+        self._video = video
+        self._pictures = pictures
         self._session_90k = session_90k
-        self._watch = watch
-        self._on_preview = on_preview
-        self._out = out
+        self._put = put
+        self._last_90k = after_90k
+        self._refused = False
+        self._reopen_delay_s = reopen_delay_s
         self._stopping = threading.Event()
 
-    def stop(self) -> None:
-        """Finish the open fragment, close the camera, put the light out; returns when it is done."""
+    def ask_to_stop(self) -> None:
+        """Finish the open fragment, close the camera, put the light out; the thread ends when that is done."""
         self._stopping.set()
-        self.join()
 
     def run(self) -> None:
-        lost = False
         while not self._stopping.is_set():
             try:
-                with self._source() as source:
-                    self._film(source, lost)
+                with LitSource(self._make_source(), self._light) as source:
+                    self._film(source)
             except CameraStuck as error:
+                # The sensor may still be on, so the light stays on too.
+                self._lose(str(error))
                 self.stuck = error
-                break
+                return
             except ApplianceError as error:
-                self.camera_open = False
-                if not lost:
-                    log.warning("camera.lost reason=%s", error)
-                    self._put(CameraLost(str(error)))
-                lost = True
-                self._stopping.wait(REOPEN_DELAY_S)
+                self._lose(str(error))
+                self._stopping.wait(self._reopen_delay_s)
         self.camera_open = False
-        if self.stuck is None:
-            self._light.off()
+        self._light.off()
 
-    def _source(self) -> LitSource:
+    def _film(self, source: CameraSource) -> None:
         video = self._video
-        return LitSource(
-            open_source(self._spec, video.width_px, video.height_px, video.frame_rate_hz, self._clock),
-            self._light,
-        )
-
-    def _film(self, source: LitSource, lost: bool) -> None:
-        video = self._video
-        assembly = _Assembly(
-            FragmentEncoder(video.width_px, video.height_px, video.frame_rate_hz, video.bitrate_bps)
-        )
+        encoder = FragmentEncoder(video.width_px, video.height_px, video.frame_rate_hz, video.bitrate_bps)
+        assembly = _Assembly(encoder)
         try:
             while not self._stopping.is_set():
                 frame = source.read(READ_TIMEOUT_S)
-                if frame is None:
-                    continue
-                if not self.camera_open:
-                    self.camera_open = True
-                    if lost:
-                        self._put(CameraBack())
-                self._encode(assembly, frame)
-                self._show(frame)
+                if frame is not None:
+                    self._find()
+                    self._encode(assembly, frame)
+                    self._pictures.show(frame)
         finally:
-            for captured in assembly.finish():
-                self._put(captured)
+            self._keep(assembly.finish())
 
     def _encode(self, assembly: _Assembly, frame: Frame) -> None:
         time_90k = self._session_90k(frame.taken_mono_ns)
-        if time_90k > assembly.last_90k:
-            for captured in assembly.encode(frame, time_90k):
-                self._put(captured)
+        # A frame that does not come after the last one has no place in the film.
+        if time_90k > self._last_90k:
+            self._last_90k = time_90k
+            self._keep(assembly.encode(frame, time_90k))
 
-    def _show(self, frame: Frame) -> None:
-        if frame.taken_mono_ns >= self._next_ring_ns:
-            self._next_ring_ns = frame.taken_mono_ns + self._ring_interval_ns
-            self._ring.write(frame.bgr(RING_WIDTH_PX, RING_HEIGHT_PX), frame.taken_mono_ns)
-        if self._watch.due():
-            self._on_preview(preview_jpeg(frame, width_px=480))
-
-    def _put(self, item: Captured | CameraLost | CameraBack) -> None:
-        try:
-            self._out.put_nowait(item)
-        except queue.Full:
+    def _keep(self, filmed: list[Captured]) -> None:
+        for captured in filmed:
+            if self._put(captured):
+                self._refused = False
+                continue
             self.lost_fragments += 1
             log.warning("record.queue_full lost=%d", self.lost_fragments)
+            if not self._refused:
+                self._refused = True
+                self._put(FragmentRefused())
+
+    def _find(self) -> None:
+        self.camera_open = True
+        if self.lost_cause is not None:
+            log.info("camera.back")
+            self.lost_cause = None
+            self._put(CameraBack())
+
+    def _lose(self, cause: str) -> None:
+        self.camera_open = False
+        if self.lost_cause is None:
+            log.warning("camera.lost reason=%s", cause)
+            self._put(CameraLost(cause))
+        self.lost_cause = cause
 
 
 class _Assembly:
@@ -195,10 +130,8 @@ class _Assembly:
     def __init__(self, encoder: FragmentEncoder) -> None:
         self._encoder = encoder
         self._init: Fragment | None = None
-        self.last_90k = -1
 
     def encode(self, frame: Frame, time_90k: int) -> list[Captured]:
-        self.last_90k = time_90k
         return self._pair(self._encoder.encode(frame, time_90k))
 
     def finish(self) -> list[Captured]:

@@ -6,78 +6,44 @@ what a crash left: the store recovers, an unfinished session goes on in a new ep
 
 from __future__ import annotations
 
-import base64
 import logging
-import queue
 import threading
-from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from appliance.camera.capture import (
-    RING_HEIGHT_PX,
-    RING_WIDTH_PX,
-    CameraBack,
-    CameraLost,
-    Capture,
-    Captured,
-    WatchLease,
-)
-from appliance.camera.light import LitSource, light_at
-from appliance.camera.recorder import EpochRecorder
-from appliance.camera.source import open_source
+from appliance.camera.inbox import Greet, Inbox, Item, Replay, Wake
+from appliance.camera.light import light_at
+from appliance.camera.notes import cause_of
+from appliance.camera.orders import RecordingOrder, ordered_end
+from appliance.camera.peers import Peers
+from appliance.camera.pictures import WatchLease
+from appliance.camera.probe import PROBE_VIDEO, camera_problem
+from appliance.camera.session import Equipment, Interruption, RunningSession
+from appliance.camera.source import CameraSource, open_source
+from appliance.camera.timeline import wall_90k
 from appliance.clock import Clock, SystemClock, boot_id, parse_utc, utc_text
 from appliance.config import NodeConfig
-from appliance.errors import ApplianceError
-from appliance.evf.recipients import verify_recipient_set
-from appliance.frames import FrameRingWriter
-from appliance.local_link import LocalServer, Message, Peer
-from appliance.policy import ExamPolicy, verify_policy
-from appliance.protocol import ObservationReport, StartSession
+from appliance.errors import ApplianceError, CameraStuck, StoreFailed
+from appliance.evf.errors import EvfError
+from appliance.evf.recipients import RecipientSet, verify_recipient_set
+from appliance.frames import require_memory_backed
+from appliance.local_link import Message
+from appliance.policy import Video
 from appliance.service import notify
 from appliance.store.ledger import LedgerView, OrderedSession
-from appliance.store.recording import NewSession, RecordingStore, SessionRow
+from appliance.store.recording import RecordingStore, SessionRow
 from appliance.store.view import RecordingView
 from appliance.trust import load_device_key, load_document, load_public_key
 
 log = logging.getLogger(__name__)
 
-# Two minutes of fragments: longer than any stall of a disk that recovers.
-QUEUE_ITEMS = 64
 POLL_S = 0.25
+# After an order that could not be followed.
+RETRY_S = 2.0
 FACTS_INTERVAL_S = 1.0
-# A model process that says nothing for this long is not assessing.
-INFERENCE_SILENCE_S = 5.0
-
-
-@dataclass(frozen=True)
-class Wake:
-    """The ledger may have changed."""
-
-
-@dataclass(frozen=True)
-class Observed:
-    """An observation from the inference process, not yet durable."""
-
-    key: tuple[int, int]
-    report: ObservationReport
-
-
-Item = Captured | CameraLost | CameraBack | Wake | Observed
-
-
-@dataclass
-class Running:
-    """The session that is being recorded now."""
-
-    session: SessionRow
-    policy: ExamPolicy
-    recorder: EpochRecorder
-    capture: Capture
-    next_number: int
-    numbers: dict[tuple[int, int], int]
-    assessing: bool = False
+PROBE_INTERVAL_S = 10.0
+# The inference process closes its open observations within a turn of its own.
+LAST_WORDS_S = 0.5
+NO_SESSION: Message = {"type": "session", "sid": None}
 
 
 def run(config: NodeConfig, stop: threading.Event) -> None:
@@ -90,308 +56,243 @@ def run(config: NodeConfig, stop: threading.Event) -> None:
 
 
 class CameraProcess:
-    """Main thread: owns the store. Other threads only put items into the queue."""
+    """Main thread: owns the store. Other threads only put items into the inbox."""
 
     def __init__(self, config: NodeConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
+        self._boot_id = boot_id()
         self._root_key = load_public_key(config.trust.root_key)
-        self._device_key = load_device_key(config.trust.device_key)
-        self._recipients = verify_recipient_set(load_document(config.trust.recipient_set), self._root_key, 0)
+        device_key = load_device_key(config.trust.device_key)
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        self._items: queue.Queue[Item] = queue.Queue(QUEUE_ITEMS)
+        require_memory_backed(config.run_dir)
+        self._inbox = Inbox()
         self._light = light_at(config.light_pin)
         self._watch = WatchLease(clock)
         self._store = RecordingStore(config.store, clock)
+        # Pictures that a killed process left in memory; only the store's one writer may take them away.
+        ring_path = config.run_dir / "frames"
+        ring_path.unlink(missing_ok=True)
         self._view = RecordingView(config.store)
         self._ledger = LedgerView(config.store / "ledger.db")
-        self._running: Running | None = None
-        self._camera_problem = self._probe_camera()
-        self._inference: tuple[int, float] | None = None
-        self._next_facts_ns = 0
-        self._ring = FrameRingWriter(config.run_dir / "frames", RING_WIDTH_PX, RING_HEIGHT_PX, mode=0o640)
-        self._server = LocalServer(config.run_dir / "camera.sock", self._on_message, self._on_connect)
+        self._running: RunningSession | None = None
+        self._last_words: list[Message] = []
+        self._pause_cause: str | None = None
+        self._problem: str | None = None
+        self._orders_due_ns = self._facts_due_ns = self._probe_due_ns = 0
+        self._camera_problem: str | None = None
+        self._stuck: CameraStuck | None = None
+        if self._store.active_session() is None:
+            self._probe_camera()
+        self._peers = Peers(config.run_dir / "camera.sock", self._inbox, self._watch, clock)
+        self._equipment = Equipment(
+            store=self._store,
+            clock=clock,
+            boot_id=self._boot_id,
+            device_key=device_key,
+            light=self._light,
+            make_source=self._make_source,
+            ring_path=ring_path,
+            inference_rate_hz=config.inference_rate_hz,
+            watch=self._watch,
+            on_preview=self._peers.show_preview,
+            put_filmed=self._inbox.put_filmed,
+            tell=self._peers.tell,
+        )
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`; each turn handles one item or a quarter of a second."""
+        """Until `stop`; each turn takes one item or a quarter of a second."""
         report = self._store.recovery
         log.info("store.recovered adopted=%d cut_bytes=%d", report.adopted_records, report.truncated_bytes)
-        self._resume()
+        self._follow_orders()
         notify("READY=1")
         while not stop.is_set():
-            try:
-                item = self._items.get(timeout=POLL_S)
-            except queue.Empty:
-                item = Wake()
-            self._handle(item)
-            if self._running is not None and self._running.capture.stuck is not None:
-                raise self._running.capture.stuck
+            self._take_next(POLL_S)
+            if self._clock.mono_ns() >= self._orders_due_ns:
+                self._follow_orders()
+            if self._running is not None:
+                self._running.require_filming()
+            elif self._camera_problem is not None and self._clock.mono_ns() >= self._probe_due_ns:
+                self._probe_camera()
             self._tell_facts()
-            if self._running is None:
+            # Proof of work is a durable fragment; without a camera, or without a session, it is this turn.
+            if self._problem is None and (self._running is None or self._running.waits_for_camera):
                 notify("WATCHDOG=1")
 
     def close(self) -> None:
         """Seal what is open; a session that has not ended goes on at the next start."""
         if self._running is not None:
-            self._stop_epoch(self._running)
-        self._server.close()
-        self._ring.close()
+            self._stop_filming(self._running)
+        self._peers.close()
         self._view.close()
         self._ledger.close()
         self._store.close()
 
+    # --- items --------------------------------------------------------------------------------------------------------
+
+    def _take_next(self, timeout_s: float) -> None:
+        item = self._inbox.get(timeout_s)
+        if item is not None:
+            self._take(item)
+
+    def _take(self, item: Item) -> None:
+        match item:
+            case Wake():
+                self._orders_due_ns = 0
+            case Greet():
+                item.peer.send(NO_SESSION if self._running is None else self._running.message)
+                self._replay(item)
+            case Replay():
+                self._replay(item)
+            case _:
+                if self._running is not None and self._running.take(item):
+                    notify("WATCHDOG=1")
+
+    def _replay(self, item: Greet | Replay) -> None:
+        messages = self._last_words if self._running is None else self._running.observations_again()
+        for message in messages:
+            item.peer.send(message)
+
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    def _resume(self) -> None:
-        """Continue, or finish, the session that was recording when the last life of this process ended."""
-        session = self._store.active_session()
-        if session is None:
-            return
-        newest = self._view.newest_fragment(session.sid)
-        covered_until_90k = 0 if newest is None else newest.time_90k_end
-        cause = "node restarted" if session.boot_id != boot_id() else "recording process restarted"
-        order = self._ledger.order(session.sid)
-        if order is None or order.end_command is not None:
-            ended = self._clock.wall()
-            if order is not None and order.end_command is not None:
-                ended = parse_utc(order.end_command["ended_at"])
-            end_90k = round((ended - parse_utc(session.started)).total_seconds() * 90_000)
-            if end_90k > covered_until_90k:
-                self._store.add_gap(session.sid, covered_until_90k, end_90k, cause)
-            self._store.end_session(session.sid, utc_text(ended))
-            return
-        log.info("session.resumed sid=%s", session.sid)
-        self._begin_epoch(session, order, covered_until_90k, cause)
-
     def _follow_orders(self) -> None:
-        if self._running is not None:
-            order = self._ledger.order(self._running.session.sid)
-            if order is not None and order.end_command is not None:
-                self._end_session(self._running)
+        """Bring what runs in line with what is ordered; what cannot be done now is told and tried again."""
+        wait_s = POLL_S
+        try:
+            self._reconcile()
+            self._problem = None
+        except (ApplianceError, EvfError) as error:
+            if str(error) != self._problem:
+                log.warning("orders.not_followed reason=%s", error)
+            self._problem = str(error)
+            if isinstance(error, StoreFailed):
+                self._pause_cause = cause_of(error)
+            wait_s = RETRY_S
+        self._orders_due_ns = self._clock.mono_ns() + round(wait_s * 1e9)
+
+    def _reconcile(self) -> None:
+        running = self._running
+        if running is not None:
+            order = self._ledger.order(running.sid)
+            if running.closed or (order is not None and ordered_end(order) is not None):
+                self._end(running)
+            return
+        session = self._store.active_session()
+        if session is not None:
+            self._go_on(session)
             return
         order = self._ledger.wanted_session()
-        if order is None or self._view.session(order.sid) is not None:
-            return
-        start, policy = self._what_to_record(order)
-        new = NewSession(
-            sid=start.sid,
-            candidate_code=start.candidate_code,
-            exam=policy.exam,
-            institution=policy.institution,
-            policy_id=policy.id,
-            policy_version=policy.version,
-            retain_until=policy.retention_end.isoformat(),
-            started=utc_text(self._clock.wall()),
-            started_mono_ns=self._clock.mono_ns(),
-            boot_id=boot_id(),
-            room=self._config.room,
-            desk=self._config.desk,
-            recipient_set_version=self._recipients.version,
-        )
-        self._store.begin_session(new)
+        if order is not None and self._view.session(order.sid) is None:
+            self._begin(order)
+
+    def _begin(self, order: OrderedSession) -> None:
+        wanted = RecordingOrder.read(order, self._root_key)
+        recipients = self._recipient_set()
+        self._store.begin_session(wanted.new_session(self._config, self._clock, recipients.version))
         session = self._store.active_session()
         if session is not None:
             log.info("session.begun sid=%s", session.sid)
-            self._begin_epoch(session, order, None, "camera was starting")
+            self._run_session(session, wanted, recipients, None)
 
-    def _what_to_record(self, order: OrderedSession) -> tuple[StartSession, ExamPolicy]:
-        start = StartSession.model_validate(order.start_command)
-        return start, verify_policy(start.policy, self._root_key)
-
-    def _begin_epoch(
-        self, session: SessionRow, order: OrderedSession, covered_until_90k: int | None, cause: str
-    ) -> None:
-        _, policy = self._what_to_record(order)
-        recorder = EpochRecorder(
-            self._store, session, self._recipients, self._device_key, self._clock,
-            covered_until_90k=covered_until_90k, gap_cause=cause,
-        )  # fmt: skip
-        capture = Capture(
-            self._config.camera, policy.video, self._light, self._ring, 1 / self._config.inference_rate_hz,
-            self._clock, lambda mono_ns: self._session_90k(session, mono_ns), self._watch, self._on_preview,
-            self._items,  # type: ignore[arg-type]  # a queue of the wider item
-        )  # fmt: skip
-        # Numbers never repeat in a session: each epoch has a range of its own.
-        self._running = Running(session, policy, recorder, capture, recorder.epoch * 1_000_000, {})
-        capture.start()
-        self._server.broadcast(self._session_message())
-        self._server.broadcast({"type": "durable", "sid": session.sid})
-
-    def _stop_epoch(self, running: Running) -> int:
-        """Stop filming, keep what is still queued, seal; returns the end in session time."""
-        running.capture.stop()
-        while True:
-            try:
-                self._handle_recorded(self._items.get_nowait())
-            except queue.Empty:
-                break
-        end_90k = self._session_90k(running.session, self._clock.mono_ns())
-        running.recorder.close(end_90k)
-        return end_90k
-
-    def _end_session(self, running: Running) -> None:
-        # The inference process closes its open observations first; they arrive as items within its next turn.
-        self._server.broadcast({"type": "session", "sid": None})
-        deadline = self._clock.mono_ns() + round(0.5e9)
-        while running.assessing and self._clock.mono_ns() < deadline:
-            try:
-                self._handle_recorded(self._items.get(timeout=0.05))
-            except queue.Empty:
-                continue
-        self._stop_epoch(running)
-        self._store.end_session(running.session.sid, utc_text(self._clock.wall()))
-        self._running = None
-        log.info("session.ended sid=%s", running.session.sid)
-        self._server.broadcast({"type": "durable", "sid": running.session.sid})
-
-    def _session_90k(self, session: SessionRow, mono_ns: int) -> int:
-        """Session time of a monotonic moment; after a reboot the wall clock bridges the two boots."""
-        if session.boot_id == boot_id():
-            return (mono_ns - session.started_mono_ns) * 9 // 100_000
-        ago_s = (self._clock.mono_ns() - mono_ns) / 1e9
-        since = self._clock.wall() - parse_utc(session.started)
-        return round((since.total_seconds() - ago_s) * 90_000)
-
-    # --- items --------------------------------------------------------------------------------------------------------
-
-    def _handle(self, item: Item) -> None:
-        if isinstance(item, Wake):
-            self._follow_orders()
-        else:
-            self._handle_recorded(item)
-
-    def _handle_recorded(self, item: Item) -> None:
-        running = self._running
-        if running is None:
+    def _go_on(self, session: SessionRow) -> None:
+        """Continue, or finish, a session that nothing records though it has not ended."""
+        newest = self._view.newest_fragment(session.sid)
+        named = [gap.end_90k for gap in self._view.gaps(session.sid)]
+        covered_90k = max([0 if newest is None else newest.time_90k_end, *named])
+        same_boot = session.boot_id == self._boot_id
+        cause = self._pause_cause or ("recording process restarted" if same_boot else "node restarted")
+        order = self._ledger.order(session.sid)
+        # A session that no order stands behind any more cannot go on: nobody could end it.
+        ended = None if order is None else ordered_end(order)
+        if order is None or ended is not None:
+            self._finish(session, covered_90k, cause, ended or utc_text(self._clock.wall()))
             return
-        match item:
-            case Captured():
-                if running.recorder.fragment(item.fragment, item.init, item.codec):
-                    notify("WATCHDOG=1")
-                    self._server.broadcast({"type": "durable", "sid": running.session.sid})
-            case CameraLost():
-                running.recorder.note_gap_cause(f"camera lost: {item.cause}")
-                running.recorder.event("camera_lost", cause=item.cause)
-            case CameraBack():
-                running.recorder.event("camera_back")
-            case Observed():
-                self._record_observation(running, item)
-            case Wake():
-                pass
+        wanted = RecordingOrder.read(order, self._root_key)
+        log.info("session.resumed sid=%s cause=%s", session.sid, cause)
+        self._run_session(session, wanted, self._recipient_set(), Interruption(covered_90k, cause))
 
-    def _record_observation(self, running: Running, item: Observed) -> None:
-        number = running.numbers.get(item.key)
-        if number is None:
-            number = running.numbers[item.key] = running.next_number
-            running.next_number += 1
-        report = item.report.model_dump(mode="json")
-        end_90k = item.report.end_90k if item.report.end_90k is not None else item.report.start_90k
-        if running.recorder.observation(number, report, end_90k):
-            self._server.broadcast(
-                {"type": "observation", "sid": running.session.sid, "number": number, "report": report}
-            )
+    def _finish(self, session: SessionRow, covered_90k: int, cause: str, ended: str) -> None:
+        end_90k = wall_90k(session, parse_utc(ended))
+        if end_90k > covered_90k:
+            self._store.add_gap(session.sid, covered_90k, end_90k, cause)
+        self._store.end_session(session.sid, ended)
+        log.info("session.ended sid=%s cause=%s", session.sid, cause)
+        self._peers.tell({"type": "durable", "sid": session.sid})
 
-    # --- the local link -----------------------------------------------------------------------------------------------
+    def _run_session(
+        self,
+        session: SessionRow,
+        wanted: RecordingOrder,
+        recipients: RecipientSet,
+        after: Interruption | None,
+    ) -> None:
+        self._running = RunningSession(self._equipment, session, wanted.policy, recipients, after)
+        self._pause_cause = None
+        self._peers.tell(self._running.message)
 
-    def _on_connect(self, peer: Peer) -> None:
-        peer.send(self._session_message())
+    def _end(self, running: RunningSession) -> None:
+        if not running.closed:
+            self._peers.tell(NO_SESSION)
+            deadline_ns = self._clock.mono_ns() + round(LAST_WORDS_S * 1e9)
+            while running.any_observation_open and self._clock.mono_ns() < deadline_ns:
+                self._take_next(0.05)
+            self._camera_problem = running.lost_cause
+            self._stop_filming(running)
+        running.end()
+        self._last_words = running.observations_again()
+        self._running = None
+        log.info("session.ended sid=%s", running.sid)
 
-    def _on_message(self, peer: Peer, message: Message) -> None:
-        """Runs in the peer's thread: validates and queues."""
-        match message["type"]:
-            case "wake":
-                self._offer(Wake())
-            case "watch":
-                lease_s = message.get("lease_s")
-                if isinstance(lease_s, int | float):
-                    self._watch.renew(str(message.get("mode")), min(float(lease_s), 10.0))
-            case "inference":
-                rate_hz = message.get("rate_hz")
-                if isinstance(rate_hz, int | float):
-                    self._inference = (self._clock.mono_ns(), float(rate_hz))
-            case "observation":
-                try:
-                    report = ObservationReport.model_validate(message.get("report"))
-                    key = (id(peer), int(message.get("key", 0)))
-                except (ValidationError, TypeError, ValueError) as error:
-                    log.warning("observation.refused reason=%s", type(error).__name__)
-                    return
-                self._offer(Observed(key, report))
+    def _stop_filming(self, running: RunningSession) -> None:
+        """Close the camera, keep what is still queued, seal."""
+        running.ask_to_stop()
+        while running.filming:
+            self._take_next(0.05)
+        for _ in range(len(self._inbox)):
+            self._take_next(0)
+        running.close()
 
-    def _offer(self, item: Item) -> None:
+    def _recipient_set(self) -> RecipientSet:
+        """Read anew for each epoch, and never an older one than the room's link has seen (FORMAT.md, Keys)."""
+        document = load_document(self._config.trust.recipient_set)
+        return verify_recipient_set(document, self._root_key, self._ledger.recipient_set_version())
+
+    # --- camera and facts ---------------------------------------------------------------------------------------------
+
+    def _make_source(self, video: Video) -> CameraSource:
+        return open_source(
+            self._config.camera, video.width_px, video.height_px, video.frame_rate_hz, self._clock
+        )
+
+    def _probe_camera(self) -> None:
+        if self._stuck is not None:
+            raise self._stuck
         try:
-            self._items.put_nowait(item)
-        except queue.Full:
-            log.warning("camera.queue_full dropped=%s", type(item).__name__)
-
-    def _on_preview(self, jpeg: bytes) -> None:
-        self._server.broadcast({"type": "preview", "jpeg": base64.b64encode(jpeg).decode()})
-
-    def _session_message(self) -> Message:
-        running = self._running
-        if running is None:
-            return {"type": "session", "sid": None}
-        return {
-            "type": "session",
-            "sid": running.session.sid,
-            "face": running.policy.face,
-            "gaze": running.policy.gaze,
-            "started_mono_ns": self._clock.mono_ns()
-            - self._session_90k(running.session, self._clock.mono_ns()) * 100_000 // 9,
-            "levels": dict(running.policy.levels),
-        }
-
-    # --- facts --------------------------------------------------------------------------------------------------------
+            self._camera_problem = camera_problem(self._make_source(PROBE_VIDEO), self._light)
+        except CameraStuck as error:
+            # The room hears why until the next probe is due; then only a new process helps.
+            self._stuck, self._camera_problem = error, str(error)
+        except ApplianceError as error:
+            self._camera_problem = str(error)
+        self._probe_due_ns = self._clock.mono_ns() + round(PROBE_INTERVAL_S * 1e9)
 
     def _tell_facts(self) -> None:
         now = self._clock.mono_ns()
-        if now < self._next_facts_ns:
+        if now < self._facts_due_ns:
             return
-        self._next_facts_ns = now + round(FACTS_INTERVAL_S * 1e9)
-        rate_hz = self._inference_rate_hz(now)
+        self._facts_due_ns = now + round(FACTS_INTERVAL_S * 1e9)
+        rate_hz = self._peers.inference_rate_hz(now)
         running = self._running
-        if running is not None and running.policy.face and (rate_hz is not None) != running.assessing:
-            running.assessing = rate_hz is not None
-            running.recorder.event("assessment_began" if running.assessing else "assessment_stopped")
+        faults = [] if self._problem is None else [self._problem]
+        if running is not None:
+            running.assessed(rate_hz)
+            faults += running.faults()
         facts: dict[str, Any] = {
             "type": "facts",
-            "camera_open": running is not None and running.capture.camera_open,
+            "camera_open": running is not None and running.camera_open,
             "camera_problem": self._camera_problem,
             "light_on": self._light.is_lit,
             "inference_rate_hz": rate_hz,
-            "faults": self._faults(running),
+            "faults": faults,
         }
-        self._server.broadcast(facts)
-
-    def _inference_rate_hz(self, now_mono_ns: int) -> float | None:
-        if self._inference is None or now_mono_ns - self._inference[0] > INFERENCE_SILENCE_S * 1e9:
-            return None
-        return self._inference[1]
-
-    def _faults(self, running: Running | None) -> list[str]:
-        faults: list[str] = []
-        if running is not None and not running.capture.camera_open:
-            faults.append("the camera delivers no frames")
-        if running is not None and running.capture.lost_fragments:
-            faults.append(f"{running.capture.lost_fragments} fragments lost to a slow disk")
-        if running is not None and running.policy.face and not running.assessing:
-            faults.append("face and gaze are not being assessed")
-        return faults
-
-    def _probe_camera(self) -> str | None:
-        """Open the camera once, with its light, and close it: whether an exam could start here."""
-        active = self._store.active_session()
-        if active is not None:
-            return None
-        video = (1280, 720, 15)
-        try:
-            with LitSource(open_source(self._config.camera, *video, self._clock), self._light) as source:
-                if source.read(5.0) is None:
-                    return "the camera delivered no frame within 5 s"
-        except ApplianceError as error:
-            log.warning("camera.probe_failed reason=%s", error)
-            return str(error)
-        finally:
-            # Nothing is armed: a light left on by a crash, or by a camera that is not there, goes out.
-            self._light.off()
-        return None
+        self._peers.tell(facts)

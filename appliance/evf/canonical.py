@@ -29,7 +29,7 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("ascii"))
     except (ValueError, RecursionError) as error:
-        raise EvfError(f"not JSON: {error}") from error
+        raise EvfError("not JSON") from error
     if not isinstance(value, dict):
         raise EvfError("JSON is not an object")
     if canonical(value) != data:

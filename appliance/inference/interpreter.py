@@ -6,7 +6,11 @@ call shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -35,8 +39,9 @@ class Network:
         `input_range` is what 0..255 maps to.
         """
         # One thread: on a node the other cores belong to the camera, which must never wait.
-        self._interpreter = Interpreter(model_content=content, num_threads=1)
-        self._interpreter.allocate_tensors()
+        with _native_words_aside():
+            self._interpreter = Interpreter(model_content=content, num_threads=1)
+            self._interpreter.allocate_tensors()
         given = self._interpreter.get_input_details()[0]
         self._input: int = given["index"]
         self.input_size: int = int(given["shape"][1])
@@ -64,3 +69,17 @@ class Network:
         """
         self._interpreter.invoke()
         self.invocations += 1
+
+
+@contextmanager
+def _native_words_aside() -> Iterator[None]:
+    """LiteRT announces its delegate on descriptor 2 and has no switch for that; what a person reads there is ours."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from appliance.clock import Clock, SystemClock
 from appliance.config import NodeConfig
@@ -26,6 +26,7 @@ from appliance.service import notify
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.2
+REPORT_INTERVAL_NS = 1_000_000_000
 RATE_WINDOW = 20
 
 
@@ -98,67 +99,94 @@ def uncertainty_words(observation: Observation) -> str:
 
 def run(config: NodeConfig, stop: threading.Event) -> None:
     """Assess whenever the camera process says that a session records, until `stop`."""
-    sessions: queue.Queue[Message] = queue.Queue()
+    sessions: queue.SimpleQueue[Message] = queue.SimpleQueue()
     ring = FrameRingReader(config.run_dir / "frames")
     link = LocalClient(config.run_dir / "camera.sock", lambda message: _take(sessions, message))
     notify("READY=1")
     try:
-        _loop(config, stop, SystemClock(), sessions, ring, link)
+        _loop(stop, sessions, Assessor(ring, link, SystemClock(), config.inference_rate_hz))
     finally:
         link.close()
         ring.close()
 
 
-def _take(sessions: queue.Queue[Message], message: Message) -> None:
+def _take(sessions: queue.SimpleQueue[Message], message: Message) -> None:
     if message["type"] == "session":
         sessions.put(message)
 
 
-def _loop(
-    config: NodeConfig,
-    stop: threading.Event,
-    clock: Clock,
-    sessions: queue.Queue[Message],
-    ring: FrameRingReader,
-    link: LocalClient,
-) -> None:
-    assessment: Assessment | None = None
-    newest = 0
-    finished_ns: deque[int] = deque(maxlen=RATE_WINDOW)
-    next_report_ns = 0
-    period_s = 1 / config.inference_rate_hz
+def _loop(stop: threading.Event, sessions: queue.SimpleQueue[Message], assessor: Assessor) -> None:
     while not stop.is_set():
         while not sessions.empty():
-            assessment = _follow(sessions.get(), assessment, link, clock)
-            finished_ns.clear()
-        frame = ring.latest(newest) if assessment is not None else None
-        if assessment is None or frame is None:
-            stop.wait(IDLE_S if assessment is None else period_s / 4)
-            if assessment is None:
-                notify("WATCHDOG=1")
-            continue
-        newest = frame.sequence
-        for message in assessment.process(frame.image, frame.taken_mono_ns):
-            link.send(message)
-        now = clock.mono_ns()
-        finished_ns.append(now)
+            assessor.follow(sessions.get())
+        # Each turn ends: a model that hangs does not come back here.
         notify("WATCHDOG=1")
-        if now >= next_report_ns and len(finished_ns) > 1:
-            next_report_ns = now + 1_000_000_000
-            rate_hz = (len(finished_ns) - 1) / max((finished_ns[-1] - finished_ns[0]) / 1e9, 1e-3)
-            link.send({"type": "inference", "rate_hz": round(rate_hz, 2)})
+        stop.wait(assessor.step())
 
 
-def _follow(
-    session: Message, assessment: Assessment | None, link: LocalClient, clock: Clock
-) -> Assessment | None:
-    """The assessment that the camera's newest session message asks for."""
-    if assessment is not None and session["sid"] == assessment.sid:
-        return assessment
-    if assessment is not None:
-        for message in assessment.close(clock.mono_ns()):
-            link.send(message)
-    if session["sid"] is None or not session["face"]:
-        return None
-    log.info("assessment.began sid=%s gaze=%s", session["sid"], session["gaze"])
-    return Assessment(session)
+class Speaker(Protocol):
+    """Where messages for the camera process go; LocalClient in the product."""
+
+    def send(self, message: Message) -> bool: ...
+
+
+class Assessor:
+    """Follows the camera's sessions and assesses the newest frame, at most `rate_hz` times a second."""
+
+    def __init__(self, ring: FrameRingReader, link: Speaker, clock: Clock, rate_hz: float) -> None:
+        self._ring = ring
+        self._link = link
+        self._clock = clock
+        self._period_ns = round(1e9 / rate_hz)
+        self._assessment: Assessment | None = None
+        self._newest = 0
+        self._due_ns = 0
+        self._report_due_ns = 0
+        self._finished_ns: deque[int] = deque(maxlen=RATE_WINDOW)
+
+    def follow(self, session: Message) -> None:
+        """Do what the camera's newest session message asks for; another session closes what is open."""
+        known = self._assessment
+        if known is not None and session["sid"] == known.sid:
+            return
+        if known is not None:
+            self._say(known.close(self._clock.mono_ns()))
+            self._assessment = None
+        if session["sid"] is not None and session["face"]:
+            log.info("assessment.began sid=%s gaze=%s", session["sid"], session["gaze"])
+            self._assessment = Assessment(session)
+        self._finished_ns.clear()
+
+    def step(self) -> float:
+        """Assess a frame if there is one and it is time; returns how many seconds to wait before the next step."""
+        assessment = self._assessment
+        if assessment is None:
+            return IDLE_S
+        begun_ns = self._clock.mono_ns()
+        if begun_ns < self._due_ns:
+            return (self._due_ns - begun_ns) / 1e9
+        frame = self._ring.latest(self._newest)
+        if frame is None:
+            return self._period_ns / 4e9
+        self._newest = frame.sequence
+        # The ring may still hold the end of the session before.
+        if frame.taken_mono_ns < assessment.started_mono_ns:
+            return 0.0
+        # A tenth early is jitter of the writer, which keeps the same rate.
+        self._due_ns = begun_ns + self._period_ns * 9 // 10
+        self._say(assessment.process(frame.image, frame.taken_mono_ns))
+        self._report_rate(self._clock.mono_ns())
+        return 0.0
+
+    def _report_rate(self, now_ns: int) -> None:
+        self._finished_ns.append(now_ns)
+        if now_ns < self._report_due_ns or len(self._finished_ns) < 2:
+            return
+        self._report_due_ns = now_ns + REPORT_INTERVAL_NS
+        span_s = (self._finished_ns[-1] - self._finished_ns[0]) / 1e9
+        rate_hz = (len(self._finished_ns) - 1) / max(span_s, 1e-3)
+        self._link.send({"type": "inference", "rate_hz": round(rate_hz, 2)})
+
+    def _say(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._link.send(message)

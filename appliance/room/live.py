@@ -12,7 +12,7 @@ from datetime import timedelta
 from appliance.clock import Clock, parse_utc, utc_text
 from appliance.config import Desk
 from appliance.policy import Level
-from appliance.protocol import ObservationReport, Presence, Status
+from appliance.protocol import OBSERVATIONS_PER_EPOCH, ObservationReport, Presence, Status
 from appliance.room.desk import (
     LINK_LOST_S,
     Assessment,
@@ -118,7 +118,14 @@ class LiveRoom:
             if report.sid not in live.started_wall:
                 began = parse_utc(status.at) - timedelta(seconds=report.duration_90k / 90000)
                 live.started_wall[report.sid] = utc_text(began)
+            self._close_orphans(live.observations.get(report.sid, {}), report.epoch)
         self._touch(desk)
+
+    def _close_orphans(self, seen: dict[int, Seen], epoch: int) -> None:
+        """What a camera process left open that was killed ends with it: nobody will ever close it."""
+        for number, item in seen.items():
+            if number < epoch * OBSERVATIONS_PER_EPOCH and item.report.phase == "opened":
+                item.report = item.report.model_copy(update={"phase": "closed"})
 
     def take_observation(self, desk: str, sid: str, number: int, report: ObservationReport) -> None:
         """A resend replaces the same number; the review stays."""

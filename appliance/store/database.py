@@ -57,7 +57,7 @@ def connect_writer(path: Path) -> WriterConnection:
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=WriterConnection
         )
         connection.lock_fd, connection.path = lock_fd, path
-        # SQLite gives -wal and -shm the database's own mode: whichever process of the group makes them, both can use them.
+        # SQLite gives -wal and -shm the database's own mode: whichever process makes them, its group can use them.
         path.chmod(0o660)
     except (sqlite3.Error, OSError) as error:
         os.close(lock_fd)

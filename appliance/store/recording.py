@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from contextlib import suppress
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,13 @@ class RecordingStore:
                     (header.sid, header.epoch, header.track, header.cls, header.seg, name, len(prefix)),
                 )
                 segment_id = int(cursor.lastrowid or 0)
-        except StoreFailed:
+        except (StoreFailed, OSError) as error:
             self._file_ops.close(fd)
-            raise
-        except OSError as error:
-            self._file_ops.close(fd)
+            # It holds no record; left there, a full disk would collect one for each fragment that it refused.
+            with suppress(OSError):
+                path.unlink()
+            if isinstance(error, StoreFailed):
+                raise
             raise store_failure(f"cannot create {name}", error) from error
         segment = SegmentFile(
             fd, segment_id, name, header, prefix, self._transactions, self._file_ops, self._clock

@@ -99,13 +99,15 @@ class Link:
             self.publish(FromNode.PRESENCE, self._presence("online"), retain=True)
             log.info("link.connected number=%d", event.number)
             return
+        said_before = self.problem == event.reason
         self.connected, self.problem = False, event.reason
         self._connection.finish()
         self._connection = None
         wait_s = backoff_s(self._failures, random.SystemRandom().random())
         self._failures += 1
         self._not_before_mono_ns = self._clock.mono_ns() + round(wait_s * 1e9)
-        log.warning("link.ended number=%d reason=%s retry_s=%.1f", event.number, event.reason, wait_s)
+        if not said_before:
+            log.warning("link.ended number=%d reason=%s retry_s=%.1f", event.number, event.reason, wait_s)
 
     def publish(self, leaf: FromNode, payload: bytes, *, retain: bool = False) -> int | None:
         """Send with QoS 1; returns the message id that `Acknowledged` will name, None when not connected.

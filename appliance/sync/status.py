@@ -47,7 +47,7 @@ def camera_facts(message: dict[str, object], now_mono_ns: int) -> CameraFacts:
         camera_open=message.get("camera_open") is True,
         camera_problem=problem if isinstance(problem, str) else None,
         light_on=message.get("light_on") is True,
-        inference_rate_hz=float(rate_hz) if isinstance(rate_hz, int | float) else None,
+        inference_rate_hz=float(rate_hz) if isinstance(rate_hz, int | float) and 0 <= rate_hz < 1e6 else None,
         faults=tuple(str(fault) for fault in faults) if isinstance(faults, list) else (),
     )
 

@@ -1,4 +1,4 @@
-"""A proctor's exam in Debian's chromium, by mouse and keyboard, with a real room behind it. Pictures go to build/screens."""
+"""A proctor's exam in Debian's chromium with a real room behind it; the pictures go to build/screens."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 from appliance.store.view import RecordingView
 if os.geteuid() == 0:
     os.setgroups([])
+    os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 print([row.sid for row in RecordingView(Path(sys.argv[1])).sessions()])
@@ -32,11 +34,16 @@ RECORD_AND_DIE = (
 )
 
 
+READERS_GID = 65534
+
+
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A store that others may look into; pytest's own folders are closed to them."""
+    """A store whose group may look into it, as systemd-tmpfiles makes it; pytest's own folders are closed."""
     folder = Path(tempfile.mkdtemp(prefix="invigil-test-"))
-    folder.chmod(0o755)
+    if os.getuid() == 0:
+        os.chown(folder, -1, READERS_GID)
+    folder.chmod(0o2755)
     yield folder / "store"
     (folder / "store").chmod(0o755)
     shutil.rmtree(folder)

@@ -55,7 +55,7 @@ def test_paths_inside_an_optional_table_too(tmp_path: Path) -> None:
             'access_key_id = "a"\nsecret_access_key = "b"\ntoken = "c"\n',
             "unknown key token",
         ),
-        (NodeConfig, NODE.replace("desk = ", "dask = "), "desk: field required"),
+        (NodeConfig, NODE.replace("desk = ", "dask = "), "unknown key dask"),
         (NodeConfig, NODE + "broker_port = 70000\n", "broker_port: input should be less"),
         (NodeConfig, NODE + "inference_rate_hz = 0\n", "inference_rate_hz: "),
         (NodeConfig, NODE.replace('"desk-7"', '"desk/7"'), "desk: string should match"),

@@ -389,6 +389,22 @@ def test_a_break_counts_for_no_level(kit: Kit) -> None:
     assert (view["state"], view["level"], view["needs"]) == ("break", "green", [])
 
 
+def test_what_a_killed_camera_process_left_open_ends_with_it(kit: Kit) -> None:
+    """Its next life is a new epoch; nobody will ever close what the old one saw."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    gone = ObservationReport(
+        kind="nobody_at_desk", words="nobody at the desk", phase="opened", start_90k=0, end_90k=None,
+        duration_s=40.0, level="red", rule="nobody for over 10 s", measured={},
+    )  # fmt: skip
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=gone))
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    assert proctor.get("/api/desks/d1").json()["observations"][0]["closed"] is False
+    kit.hear("d1", kit.status("d1", kit.report(sid, epoch=1)))
+    assert proctor.get("/api/desks/d1").json()["observations"][0]["closed"] is True
+
+
 def test_notes_stand_beside_the_session_with_time_and_person(kit: Kit) -> None:
     """F079."""
     proctor = kit.logged_in("proctor")

@@ -1,0 +1,260 @@
+"""One session in one life of the camera process: what films, what records and what is told of it.
+
+Main thread only. It ends in steps that may be taken again: film to its end, seal, name what is missing, end the row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from appliance.camera.capture import Capture
+from appliance.camera.inbox import (
+    CameraBack,
+    CameraLost,
+    Captured,
+    FragmentRefused,
+    FromCamera,
+    Item,
+    Observed,
+    ObserverGone,
+)
+from appliance.camera.light import Light
+from appliance.camera.observations import SessionObservations
+from appliance.camera.pictures import RING_HEIGHT_PX, RING_WIDTH_PX, Pictures, WatchLease
+from appliance.camera.recorder import EpochRecorder
+from appliance.camera.source import CameraSource
+from appliance.camera.timeline import Timeline
+from appliance.clock import Clock, utc_text
+from appliance.errors import BadConfig, CameraUnavailable, NoSpace
+from appliance.evf.recipients import RecipientSet
+from appliance.frames import FrameRingWriter
+from appliance.local_link import Message
+from appliance.policy import ExamPolicy, Video
+from appliance.store.recording import RecordingStore, SessionRow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What a desk records with; outlives its sessions."""
+
+    store: RecordingStore
+    clock: Clock
+    boot_id: str
+    device_key: Ed25519PrivateKey
+    light: Light
+    make_source: Callable[[Video], CameraSource]
+    ring_path: Path
+    inference_rate_hz: float
+    watch: WatchLease
+    on_preview: Callable[[bytes], None]
+    put_filmed: Callable[[FromCamera], bool]
+    tell: Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A session goes on: all up to `covered_90k` is recorded or named, `cause` is why there is nothing since."""
+
+    covered_90k: int
+    cause: str
+
+
+class RunningSession:
+    """Begins to film when it is made; StoreFailed if the epoch's keys cannot be kept."""
+
+    def __init__(
+        self,
+        equipment: Equipment,
+        row: SessionRow,
+        policy: ExamPolicy,
+        recipients: RecipientSet,
+        after: Interruption | None,
+    ) -> None:
+        self.sid = row.sid
+        self._equipment = equipment
+        self._policy = policy
+        covered_90k = 0 if after is None else after.covered_90k
+        self._timeline = Timeline.of(row, equipment.boot_id, equipment.clock, covered_90k)
+        cause = "camera was starting" if after is None else after.cause
+        if self._timeline.clock_was_behind:
+            cause += "; for how long is not known, the clock was behind"
+        self._recorder = EpochRecorder(
+            equipment.store,
+            row,
+            recipients,
+            equipment.device_key,
+            equipment.clock,
+            equipment.boot_id,
+            covered_until_90k=None if after is None else covered_90k,
+            gap_cause=cause,
+        )
+        self._observations = SessionObservations(row.sid, self._recorder.epoch, self._recorder.observation)
+        self._assessing = False
+        self._ended: str | None = None
+        self._ring = self._make_ring()
+        pictures = Pictures(
+            self._ring,
+            1 / equipment.inference_rate_hz,
+            equipment.watch if policy.preview else None,
+            equipment.on_preview,
+        )
+        self._capture = Capture(
+            lambda: equipment.make_source(policy.video),
+            equipment.light,
+            policy.video,
+            pictures,
+            self._timeline.at_90k,
+            equipment.put_filmed,
+            after_90k=-1 if after is None else covered_90k,
+        )
+        self._capture.start()
+        self._tell_durable()
+
+    @property
+    def message(self) -> Message:
+        """What the inference process has to know."""
+        return {
+            "type": "session",
+            "sid": self.sid,
+            "face": self._policy.face,
+            "gaze": self._policy.gaze,
+            "started_mono_ns": self._timeline.origin_mono_ns,
+            "levels": dict(self._policy.levels),
+        }
+
+    @property
+    def camera_open(self) -> bool:
+        """True while the camera delivers."""
+        return self._capture.camera_open
+
+    @property
+    def waits_for_camera(self) -> bool:
+        """True while the camera is known to be lost and is opened again and again."""
+        return self._capture.is_alive() and self._capture.lost_cause is not None
+
+    @property
+    def lost_cause(self) -> str | None:
+        """Why the camera delivers nothing now; None while it does."""
+        return self._capture.lost_cause
+
+    @property
+    def filming(self) -> bool:
+        """False once the capture thread has ended."""
+        return self._capture.is_alive()
+
+    @property
+    def closed(self) -> bool:
+        """True once everything is sealed; the row may still wait for its end."""
+        return self._ended is not None
+
+    @property
+    def any_observation_open(self) -> bool:
+        """True while an observation has not been closed."""
+        return self._observations.any_open
+
+    def take(self, item: Item) -> bool:
+        """Record one item; True when a fragment became durable."""
+        match item:
+            case Captured():
+                return self._record(item)
+            case FragmentRefused():
+                self._recorder.note_gap_cause("storage too slow")
+            case CameraLost():
+                self._recorder.note_gap_cause(f"camera lost: {item.cause}")
+                self._recorder.notes.event("camera_lost", cause=item.cause)
+            case CameraBack():
+                self._recorder.notes.event("camera_back")
+            case Observed():
+                self._tell(self._observations.take(item, self._now_90k()))
+            case ObserverGone():
+                self._tell(self._observations.observer_gone(item.peer, self._now_90k()))
+        return False
+
+    def require_filming(self) -> None:
+        """Raises CameraStuck, or CameraUnavailable when filming ended though nobody asked."""
+        if self.closed or self._capture.is_alive():
+            return
+        raise self._capture.stuck or CameraUnavailable("filming ended by itself", "see the node's log")
+
+    def assessed(self, rate_hz: float | None) -> None:
+        """Keep as a leaf when assessment began or stopped; None: no model runs."""
+        if self._policy.face and (rate_hz is not None) != self._assessing:
+            self._assessing = rate_hz is not None
+            self._recorder.notes.event("assessment_began" if self._assessing else "assessment_stopped")
+
+    def observations_again(self) -> list[Message]:
+        """For a peer that lost them."""
+        return self._observations.again()
+
+    def faults(self) -> list[str]:
+        """What is wrong now, in words."""
+        faults: list[str] = []
+        if not self.camera_open:
+            faults.append("the camera delivers no frames")
+        if self._capture.lost_fragments:
+            faults.append(f"{self._capture.lost_fragments} fragments lost to a slow disk")
+        if self._policy.face and self._ring is None:
+            faults.append("no room in memory for the frames that the models look at")
+        elif self._policy.face and not self._assessing:
+            faults.append("face and gaze are not being assessed")
+        if self._observations.refused:
+            faults.append(f"{self._observations.refused} observations were refused as impossible or too many")
+        return faults
+
+    def ask_to_stop(self) -> None:
+        """Film to the end of the open fragment and close the camera; `filming` tells when that is done."""
+        self._capture.ask_to_stop()
+
+    def close(self) -> None:
+        """Seal, once the camera is closed and all that it filmed was taken."""
+        if self.closed:
+            return
+        if self._ring is not None:
+            self._ring.close()
+        now_90k = self._now_90k()
+        self._tell(self._observations.retry(now_90k))
+        self._tell(self._observations.close_all(now_90k))
+        if self._observations.waiting:
+            log.error("observation.lost count=%d", self._observations.waiting)
+        self._recorder.close(now_90k)
+        self._ended = utc_text(self._equipment.clock.wall())
+
+    def end(self) -> None:
+        """After `close`: end the session's row; raises StoreFailed while the store refuses, then call it again."""
+        self._recorder.notes.settle()
+        self._equipment.store.end_session(self.sid, self._ended or utc_text(self._equipment.clock.wall()))
+        self._tell_durable()
+
+    def _record(self, item: Captured) -> bool:
+        if not self._recorder.fragment(item.fragment, item.init, item.codec):
+            return False
+        self._tell(self._observations.retry(self._now_90k()))
+        self._tell_durable()
+        return True
+
+    def _make_ring(self) -> FrameRingWriter | None:
+        """Only where the policy lets a model look (F042); the recording goes on without it."""
+        if not self._policy.face:
+            return None
+        try:
+            return FrameRingWriter(self._equipment.ring_path, RING_WIDTH_PX, RING_HEIGHT_PX, mode=0o640)
+        except (NoSpace, BadConfig) as error:
+            log.warning("frames.no_ring reason=%s", error)
+            return None
+
+    def _now_90k(self) -> int:
+        return self._timeline.at_90k(self._equipment.clock.mono_ns())
+
+    def _tell_durable(self) -> None:
+        self._equipment.tell({"type": "durable", "sid": self.sid})
+
+    def _tell(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._equipment.tell(message)

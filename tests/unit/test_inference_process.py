@@ -1,0 +1,232 @@
+"""The inference process between ring and link: messages, levels, rate, sessions that change, rings that go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance.frames import FrameRingReader, FrameRingWriter
+from appliance.inference.observations import KINDS, Observation
+from appliance.inference.process import IDLE_S, Assessment, Assessor, uncertainty_words, with_levels
+from appliance.inference.rules import DEFAULT_RULES
+from appliance.local_link import Message
+from appliance.protocol import ObservationReport
+from tests.manual_clock import ManualClock
+from tests.unit.test_store_builders import OTHER_SID, SID
+
+WIDTH_PX, HEIGHT_PX = 640, 360
+SESSION: Message = {
+    "type": "session", "sid": SID, "face": True, "gaze": False, "started_mono_ns": 10**9, "levels": {},
+}  # fmt: skip
+NO_SESSION: Message = {"type": "session", "sid": None}
+
+
+def empty_seat() -> np.ndarray:
+    """A sharp, well lit picture with nobody in it: a wall of tiles."""
+    rows, columns = np.indices((HEIGHT_PX, WIDTH_PX)) // 8
+    return np.repeat(np.where((rows + columns) % 2, 150, 100)[..., None], 3, axis=2).astype(np.uint8)
+
+
+class Desk:
+    """The camera's end: a ring, and what was said to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = ManualClock()
+        self.path = folder / "frames"
+        self.ring = FrameRingWriter(self.path, WIDTH_PX, HEIGHT_PX)
+        self.reader = FrameRingReader(self.path)
+        self.said: list[Message] = []
+        self.assessor = Assessor(self.reader, self, self.clock, rate_hz=5.0)
+        self.picture = empty_seat()
+
+    def send(self, message: Message) -> bool:
+        self.said.append(message)
+        return True
+
+    def film(self, seconds: float, rate_hz: float = 5.0) -> int:
+        """Frames into the ring; the assessor steps whenever it asked to. Returns the frames assessed."""
+        assessed = 0
+        for _ in range(round(seconds * rate_hz)):
+            self.ring.write(self.picture, self.clock.mono_ns())
+            before = self.assessor._newest
+            self.assessor.step()
+            assessed += self.assessor._newest != before
+            self.clock.advance(1 / rate_hz)
+        return assessed
+
+    def reports(self) -> list[tuple[int, ObservationReport]]:
+        return [
+            (each["key"], ObservationReport.model_validate(each["report"]))
+            for each in self.said
+            if each["type"] == "observation"
+        ]
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    folder = Path(tempfile.mkdtemp(prefix="invigil-", dir="/dev/shm"))
+    made = Desk(folder)
+    yield made
+    made.reader.close()
+    made.ring.close()
+    shutil.rmtree(folder)
+
+
+def observation(**changes: object) -> Observation:
+    made = Observation(
+        "gaze_outside_work_area", "opened", 3 * 10**9, None, 4.26, "beyond 32 degrees for 4 s", "yellow",
+        False, 7.4, {"yaw_deg": 40.1, "assessed_share": 0.91},
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_an_empty_seat_is_reported_once_and_closed_at_the_end(desk: Desk) -> None:
+    desk.assessor.follow(SESSION)
+    desk.film(15)
+    [(key, opened)] = desk.reports()
+    assert (opened.kind, opened.phase, opened.level, opened.end_90k) == (
+        "nobody_at_desk", "opened", "red", None,
+    )  # fmt: skip
+    assert 0 <= opened.start_90k < 2 * 90_000
+    desk.assessor.follow(NO_SESSION)
+    [_, (closed_key, closed)] = desk.reports()
+    assert (closed_key, closed.phase) == (key, "closed")
+    assert closed.end_90k is not None
+    assert 13 * 90_000 < closed.end_90k < 16 * 90_000
+    assert desk.assessor.step() == IDLE_S
+
+
+def test_another_session_closes_what_the_first_left_open(desk: Desk) -> None:
+    desk.assessor.follow(SESSION)
+    desk.film(15)
+    started = desk.clock.mono_ns()
+    desk.assessor.follow(SESSION | {"sid": OTHER_SID, "started_mono_ns": started})
+    assert [report.phase for _, report in desk.reports()] == ["opened", "closed"]
+    desk.film(15)
+    assert [report.phase for _, report in desk.reports()] == ["opened", "closed", "opened"]
+    assert desk.reports()[-1][1].start_90k < 2 * 90_000
+
+
+def test_the_same_session_again_changes_nothing(desk: Desk) -> None:
+    """The camera process was restarted in the middle of it."""
+    desk.assessor.follow(SESSION)
+    desk.film(15)
+    desk.assessor.follow(SESSION)
+    desk.film(2)
+    assert [report.phase for _, report in desk.reports()] == ["opened"]
+
+
+def test_f066_levels_are_the_institutions(desk: Desk) -> None:
+    desk.assessor.follow(SESSION | {"levels": {"nobody_at_desk": "yellow"}})
+    desk.film(15)
+    assert [report.level for _, report in desk.reports()] == ["yellow"]
+
+
+def test_f066_technical_kinds_have_no_level_whatever_the_policy_says() -> None:
+    rules = with_levels(DEFAULT_RULES, dict.fromkeys(KINDS, "red"))
+    assert {rule.kind for rule in rules if rule.level is None} == {
+        kind for kind in KINDS if KINDS[kind].technical
+    }
+    assert with_levels(DEFAULT_RULES, {}) == DEFAULT_RULES
+
+
+def test_every_message_is_a_report_as_the_room_reads_it(desk: Desk) -> None:
+    assessment = Assessment(SESSION | {"gaze": True})
+    for each in (
+        observation(),
+        observation(kind="camera_covered", level=None, technical=True, uncertainty=None, measured={}),
+        observation(phase="closed", end_mono_ns=9 * 10**9),
+        observation(start_mono_ns=10**8),
+    ):
+        if each.phase == "closed":
+            assessment._message(observation())
+        message = assessment._message(each)
+        report = ObservationReport.model_validate(message["report"])
+        assert message["type"] == "observation"
+        assert report.words == KINDS[each.kind].words
+        assert report.start_90k == max(0, each.start_mono_ns - 10**9) * 9 // 100_000
+        assert report.duration_s == 4.3
+
+
+def test_uncertainty_in_words() -> None:
+    assert uncertainty_words(observation()) == "direction within about 7 degrees; assessed 91% of the time"
+    assert uncertainty_words(observation(uncertainty=None)) == "assessed 91% of the time"
+    assert uncertainty_words(observation(measured={})) == "direction within about 7 degrees"
+    assert uncertainty_words(observation(uncertainty=None, measured={})) == ""
+
+
+def test_it_runs_at_most_at_its_rate(desk: Desk) -> None:
+    desk.assessor.follow(SESSION)
+    assert 20 <= desk.film(4, rate_hz=30) <= 23
+    rates = [each["rate_hz"] for each in desk.said if each["type"] == "inference"]
+    assert 3 <= len(rates) <= 5
+    assert rates[-1] == pytest.approx(5.0, abs=0.7)
+
+
+def test_frames_from_before_the_session_are_not_looked_at(desk: Desk) -> None:
+    desk.ring.write(desk.picture, desk.clock.mono_ns())
+    desk.clock.advance(1)
+    desk.assessor.follow(SESSION | {"started_mono_ns": desk.clock.mono_ns()})
+    desk.assessor.step()
+    assert not desk.assessor._finished_ns
+    desk.film(0.4)
+    assert len(desk.assessor._finished_ns) == 2
+
+
+def test_a_ring_that_goes_and_comes_back_is_followed(desk: Desk) -> None:
+    desk.assessor.follow(SESSION)
+    desk.film(2)
+    desk.ring.close()
+    assert 0 < desk.assessor.step() < 0.2
+    desk.clock.advance(3)
+    assert 0 < desk.assessor.step() < 0.2
+    desk.ring = FrameRingWriter(desk.path, WIDTH_PX, HEIGHT_PX)
+    assert desk.film(1) == 5
+
+
+def test_f042_with_face_off_nothing_is_assessed(desk: Desk) -> None:
+    desk.assessor.follow(SESSION | {"face": False, "gaze": False})
+    assert desk.film(15) == 0
+    assert desk.said == []
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from appliance.clock import SystemClock
+from appliance.frames import FrameRingReader
+from appliance.inference import models
+from appliance.inference.process import Assessor
+loaded = []
+read = models.read_verified
+models.read_verified = lambda path, sha256: (loaded.append(path.name), read(path, sha256))[1]
+session = {"type": "session", "sid": "5e" * 16, "started_mono_ns": 0, "levels": {}}
+assessor = Assessor(FrameRingReader(Path("/dev/shm/none")), None, SystemClock(), 5.0)
+assessor.follow(session | {"face": sys.argv[1] == "1", "gaze": sys.argv[2] == "1"})
+print(" ".join(loaded))
+"""
+
+
+@pytest.mark.parametrize(
+    ("face", "gaze", "models"),
+    [("0", "0", 0), ("1", "0", 2), ("1", "1", 3)],
+    ids=["both off", "gaze off", "both on"],
+)
+def test_f042_models_loaded_by_the_switches(face: str, gaze: str, models: int) -> None:
+    """In a process of its own, where no other test has loaded one."""
+    run = subprocess.run(
+        [sys.executable, "-c", LOADED, face, gaze],
+        capture_output=True, text=True, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    loaded = run.stdout.split()
+    assert len(loaded) == models
+    assert ("iris_landmark.tflite" in loaded) is (gaze == "1")
