@@ -25,7 +25,7 @@ def load_public_key(path: Path, hint: str = HINT) -> Ed25519PublicKey:
         raise BadConfig(f"{path} is not a public key", hint) from error
 
 
-def load_device_key(path: Path, hint: str = HINT) -> Ed25519PrivateKey:
+def load_private_key(path: Path, hint: str = HINT) -> Ed25519PrivateKey:
     """A `.key` file: Ed25519, PEM PKCS8."""
     data = _read(path, hint)
     try:

@@ -32,7 +32,7 @@ from appliance.service import notify
 from appliance.store.ledger import LedgerView, OrderedSession
 from appliance.store.recording import RecordingStore, SessionRow
 from appliance.store.view import RecordingView
-from appliance.trust import load_device_key, load_document, load_public_key
+from appliance.trust import load_document, load_private_key, load_public_key
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class CameraProcess:
         self._clock = clock
         self._boot_id = boot_id()
         self._root_key = load_public_key(config.trust.root_key)
-        device_key = load_device_key(config.trust.device_key)
+        device_key = load_private_key(config.trust.device_key)
         config.run_dir.mkdir(parents=True, exist_ok=True)
         require_memory_backed(config.run_dir)
         self._inbox = Inbox()

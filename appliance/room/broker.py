@@ -13,8 +13,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from appliance.config import RoomConfig
 from appliance.errors import BadConfig, PortInUse, RoomUnreachable
@@ -144,11 +148,20 @@ def _start(command: list[str], config: RoomConfig) -> subprocess.Popen[bytes]:
 def _settings(config: RoomConfig, folder: Path, acl: Path) -> str:
     trust = config.trust
     crl = trust.room_ca.with_name(CRL_NAME)
-    for path in (trust.room_ca, trust.broker_certificate, trust.broker_key, crl):
+    made_by = "invigil provision ca makes it; copy the room's trust folder here"
+    readers: tuple[tuple[Path, Callable[[bytes], object]], ...] = (
+        (trust.room_ca, x509.load_pem_x509_certificate),
+        (trust.broker_certificate, x509.load_pem_x509_certificate),
+        (trust.broker_key, lambda data: load_pem_private_key(data, None)),
+        (crl, x509.load_pem_x509_crl),
+    )
+    for path, read in readers:
         if not path.is_file():
-            raise BadConfig(
-                f"{path} is missing", "invigil provision ca makes it; copy the room's trust folder here"
-            )
+            raise BadConfig(f"{path} is missing", made_by)
+        try:
+            read(path.read_bytes())
+        except (OSError, ValueError, TypeError) as error:
+            raise BadConfig(f"{path} cannot be used", made_by) from error
     lines = [
         "# written by invigil at each start; changes here are lost",
         f"listener {config.broker_port} {config.broker_host}",

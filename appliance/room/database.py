@@ -143,8 +143,9 @@ class Database:
             self._connection = self._thread.submit(_open, path, may_checkpoint).result()
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
+            reason = ((error.strerror if isinstance(error, OSError) else None) or str(error)).lower()
             raise StoreFailed(
-                f"cannot open {path}: {error}", "check the folder's owner and free space"
+                f"cannot open {path}: {reason}", "check the folder's owner and free space"
             ) from error
 
     def transact(self, work: Callable[[sqlite3.Connection], Result]) -> Result:

@@ -64,7 +64,7 @@ class Intake:
             return
         try:
             await self._take(desk, message)
-        except (NotTrusted, EvidenceBroken, EvfError) as error:
+        except (ApplianceError, EvfError) as error:
             log.warning("intake.refused desk=%s kind=%s reason=%s", desk, type(message).__name__, error)
             label = room.live.desks[desk].seat.label
             room.need(f"trust-{desk}", f"Seat {label}: {error}")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from appliance.clock import SystemClock
-from appliance.config import RoomConfig
+from appliance.config import RoomConfig, StorageCredentials, load_config
 from appliance.errors import BadConfig, PortInUse
 from appliance.policy import Strict
 from appliance.protocol import ClockMessage, encode
@@ -43,6 +43,9 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; 1.3 has its own, all wit
 def run(config: RoomConfig, stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises BadConfig, PortInUse or StoreFailed before anything is served."""
     keys = load_keys(config)
+    if config.storage is not None:
+        # Read now: an approval in three hours is too late to learn that the file cannot be used.
+        load_config(config.storage.credentials, StorageCredentials)
     listener = _listen(config.listen_host, config.listen_port)
     try:
         database = Database(config.data / "room.db")

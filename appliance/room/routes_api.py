@@ -7,14 +7,14 @@ import sqlite3
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from appliance.errors import BadInput
 from appliance.evidence.audit import AuditLog
 from appliance.policy import Code, Strict
-from appliance.protocol import Sid
+from appliance.protocol import Count, Sid
 from appliance.room import views
 from appliance.room.accounts import LOGIN_LIFE_S, Account, LogInRefused, Role, log_in, log_out
 from appliance.room.web import COOKIE, Site, login_of, needs, network_of, site_of
@@ -24,6 +24,7 @@ router = APIRouter(prefix="/api")
 Anyone = Annotated[Account, Depends(needs(Role.STAFF))]
 Proctor = Annotated[Account, Depends(needs(Role.PROCTOR))]
 Lead = Annotated[Account, Depends(needs(Role.LEAD))]
+AuditRow = Annotated[int, Query(ge=1, lt=2**53)]
 Reason = Annotated[str, Field(min_length=1, max_length=400)]
 
 
@@ -71,7 +72,7 @@ class NoteBody(Strict):
 class ReviewBody(Strict):
     """POST /api/sessions/<sid>/review: somebody has looked (F069 knows no other outcomes)."""
 
-    number: int
+    number: Count
     outcome: Literal["no concern", "referred"] = "no concern"
 
 
@@ -165,7 +166,7 @@ async def get_desk(request: Request, desk: str, by: Anyone) -> dict[str, Any]:
 
 
 @router.get("/audit")
-async def get_audit(request: Request, by: Lead, first: int = 1) -> dict[str, Any]:
+async def get_audit(request: Request, by: Lead, first: AuditRow = 1) -> dict[str, Any]:
     """Up to 1000 rows of the staff's log from row `first` on, with the log's size and root."""
     room = site_of(request).room
 

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from appliance.config import RoomConfig
 from appliance.errors import BadConfig, NotTrusted
 from appliance.policy import ExamPolicy, verify_policy
-from appliance.trust import load_certificate, load_device_key, load_public_key
+from appliance.trust import load_certificate, load_private_key, load_public_key
 
 MADE_BY = "trust files are made by invigil provision ca"
 
@@ -74,7 +74,7 @@ def load_keys(config: RoomConfig) -> RoomKeys:
         raise BadConfig(f"cannot read {trust.controller_tls_key}: no such file", MADE_BY)
     return RoomKeys(
         load_certificate(trust.room_ca, MADE_BY),
-        load_device_key(trust.signing_key, MADE_BY),
+        load_private_key(trust.signing_key, MADE_BY),
         load_public_key(trust.root_key, MADE_BY),
         trust.room_ca.parent / "desks",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.clock import Clock, utc_text
-from appliance.errors import StoreFailed
+from appliance.errors import NoSpace, StoreFailed
 from appliance.evf.canonical import canonical
 from appliance.evf.format import Header, check_class, check_sid
 from appliance.store.database import Transactions, connect_writer, migrate
@@ -127,9 +127,11 @@ class RecordingStore:
                 segment_id = int(cursor.lastrowid or 0)
         except (StoreFailed, OSError) as error:
             self._file_ops.close(fd)
-            # It holds no record; left there, a full disk would collect one for each fragment that it refused.
-            with suppress(OSError):
-                path.unlink()
+            # It holds no record; left there, a full disk would collect one for each fragment that it refused. Not after
+            # another failure of the commit: the row might stand all the same.
+            if isinstance(error, OSError | NoSpace):
+                with suppress(OSError):
+                    path.unlink()
             if isinstance(error, StoreFailed):
                 raise
             raise store_failure(f"cannot create {name}", error) from error

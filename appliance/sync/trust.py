@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance.config import NodeConfig
 from appliance.errors import BadConfig
-from appliance.trust import HINT, load_certificate, load_device_key, load_public_key
+from appliance.trust import HINT, load_certificate, load_private_key, load_public_key
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def load_trust(config: NodeConfig) -> DeskTrust:
     return DeskTrust(
         controller_key=load_public_key(trust.controller_key),
         root_key=load_public_key(trust.root_key),
-        device_key=load_device_key(trust.device_key),
+        device_key=load_private_key(trust.device_key),
         chain_pem=tuple(dict.fromkeys(each.public_bytes(Encoding.PEM).decode("ascii") for each in chain)),
         recipient_set=trust.recipient_set,
     )

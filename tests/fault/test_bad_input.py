@@ -214,7 +214,7 @@ CASES = [
     *(
         Case(f"{name} {how} for {command}", command, damage, 3, (name.rpartition("/")[2],))
         for command, names in (
-            ("camera", ("node/trust/root.pub", "node/trust/recipient-set.json", "node/trust/device.key")),
+            ("camera", ("node/trust/root.pub", "node/trust/device.key")),
             ("sync", ("node/trust/device.pem", "node/trust/room-ca.pem", "node/trust/controller.pub")),
             ("serve", ("room/trust/controller.pem", "room/trust/controller-signing.key", "room/trust/root.pub")),
         )

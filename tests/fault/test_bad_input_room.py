@@ -131,6 +131,22 @@ def test_a_second_recording_process_on_one_store_is_refused(site: Site) -> None:
     assert (site.room.run_dir / FIRST / "camera.sock").exists(), "the first one keeps its socket"
 
 
+@pytest.mark.parametrize("damage", [None, b"garbage"], ids=["missing", "garbage"])
+def test_a_recipient_set_that_cannot_be_used(site: Site, damage: bytes | None) -> None:
+    """Nobody could open what is recorded, so nothing starts; the file may be put right while everything runs."""
+    path = site.room.node_folder(FIRST) / "trust" / "recipient-set.json"
+    right = path.read_bytes()
+    path.unlink()
+    try:
+        if damage is not None:
+            path.write_bytes(damage)
+        wait_until("not ready", lambda: site.tile(FIRST)["state"] == "preflight", 10)
+        site.start_is_refused(FIRST, "recipient-set.json")
+    finally:
+        path.write_bytes(right)
+    wait_until("control: ready with the right one", lambda: site.tile(FIRST)["state"] == "ready", 10)
+
+
 def test_a_clock_that_does_not_agree_starts_nothing(site: Site) -> None:
     """The room's time is 5 s ahead in one message; a desk goes by the soonest of eight, so this holds for a while."""
     intruder = Intruder(site.room)
@@ -142,6 +158,9 @@ def test_a_clock_that_does_not_agree_starts_nothing(site: Site) -> None:
         wait_until("not ready", lambda: site.tile(FIRST)["state"] == "preflight", 10)
         assert "clock" in site.tile(FIRST)["words"]
         site.start_is_refused(FIRST, "s behind the room's")
+        for _ in range(8):
+            now = utc_text(datetime.now(UTC))
+            intruder.say(topic, [json.dumps({**json.loads(intruder.heard[topic]), "at": now}).encode()])
     finally:
         intruder.close()
     wait_until("in step again", lambda: site.tile(FIRST)["state"] == "ready", 30)
@@ -258,6 +277,7 @@ def test_a_storage_that_is_away_or_refuses_keeps_the_session_released(
     room.controller.kill()
     room.storage.bring_back()
     wait_until("the controller is back", lambda: answers(client), 20)
+    room.nodes[FIRST]["sync"].kill()  # a new one asks at once, this one in a quarter of a minute
     site.waits_for_words("(403)")
     assert client.session(exam.sid)["state"] in {"released", "syncing"}
     shutil.copy(credentials, room.root / "keys" / credentials.name)

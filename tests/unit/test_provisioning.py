@@ -19,7 +19,7 @@ from appliance.evf.canonical import canonical
 from appliance.evf.errors import Outdated
 from appliance.evf.recipients import RepresentativeKey, verify_recipient_set
 from appliance.evf.signed import sign_document, verify_document
-from appliance.trust import load_device_key, load_document, load_public_key
+from appliance.trust import load_document, load_private_key, load_public_key
 from provisioning.ca import RoomAuthority, create_room, open_authority, read_certificate
 from provisioning.certificates import common_name
 from provisioning.desk import DeskSettings, write_bundle
@@ -116,7 +116,7 @@ def test_secrets_are_for_their_owner_alone(
 
 
 def test_signing_key_is_the_one_that_desks_pin(authority: RoomAuthority) -> None:
-    key = load_device_key(authority.folder / "trust/controller-signing.key")
+    key = load_private_key(authority.folder / "trust/controller-signing.key")
     assert load_public_key(authority.folder / "trust/controller.pub") == key.public_key()
     assert len((authority.folder / "trust/controller.pub").read_bytes()) == 65
 
@@ -149,7 +149,7 @@ def test_one_device_key_signs_what_its_certificate_proves(
     authority: RoomAuthority, institution: Path, tmp_path: Path
 ) -> None:
     config = bundle(authority, institution, tmp_path / "desk")
-    document = sign_document("manifest", {"a": 1}, load_device_key(config.trust.device_key))
+    document = sign_document("manifest", {"a": 1}, load_private_key(config.trust.device_key))
     public_key = read_certificate(config.trust.device_certificate).public_key()
     assert isinstance(public_key, ed25519.Ed25519PublicKey)
     assert verify_document("manifest", document, public_key) == {"a": 1}

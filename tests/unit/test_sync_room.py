@@ -34,7 +34,7 @@ from appliance.sync.certificate import Certificates
 from appliance.sync.orders import DeskFacts, Orders
 from appliance.sync.room_clock import ClockReading
 from appliance.sync.trust import load_trust
-from appliance.trust import load_device_key
+from appliance.trust import load_private_key
 from provisioning.ca import create_room
 from provisioning.certificates import public_key_line
 from provisioning.desk import DeskSettings, write_bundle
@@ -90,7 +90,7 @@ class Bench:
             clock=self.clock,
         )
         self.trust = load_trust(self.config)
-        self.controller_key = load_device_key(folder / "room" / "trust" / "controller-signing.key")
+        self.controller_key = load_private_key(folder / "room" / "trust" / "controller-signing.key")
         self.serial = 0
         self.open_ledger()
 
