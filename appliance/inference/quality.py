@@ -52,7 +52,7 @@ def assess(frame_bgr: NDArray[np.uint8], face: tuple[float, float, float, float]
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
     """99.9th percentile of the Laplacian's size: one sharp edge anywhere shows that the lens is in focus."""
-    edges = cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S))
+    edges: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S)), np.uint8)
     cumulative = np.cumsum(np.bincount(edges.reshape(-1), minlength=256))
     return float(np.searchsorted(cumulative, 0.999 * edges.size))
 
