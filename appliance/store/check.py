@@ -15,7 +15,7 @@ from typing import Any
 from appliance.errors import StoreFailed
 from appliance.evf.errors import EvfError
 from appliance.evf.reader import scan_segment
-from appliance.store.database import connect_reader
+from appliance.store.database import connect_reader, schema_version
 from appliance.store.layout import Layout, read_uuid
 from appliance.store.ledger import LEDGER_STEPS
 from appliance.store.rows import Digests
@@ -53,6 +53,7 @@ def check_store(root: Path) -> list[Problem]:
             problems += _check_uuid(layout, connection)
             problems += _check_segments(layout, connection)
             problems += _check_wraps(layout, connection)
+            problems += _check_receipts(layout, connection)
             problems += _check_leaves(connection)
             problems += _check_quarantine(layout, connection)
     except (sqlite3.Error, OSError) as error:
@@ -98,6 +99,7 @@ def _check_segments(layout: Layout, connection: sqlite3.Connection) -> Iterator[
         "SELECT id, sid, name, state, prefix_bytes, size_bytes, sha256, md5 FROM segments ORDER BY id"
     ).fetchall()
     known = {(sid, name) for _, sid, name, *_ in rows}
+    going = _going(connection)
     for segment_id, sid, name, state, prefix_bytes, size_bytes, sha256, md5 in rows:
         records = connection.execute(
             "SELECT r.record_index, r.offset_bytes, r.length_bytes, r.time_90k,"
@@ -108,6 +110,8 @@ def _check_segments(layout: Layout, connection: sqlite3.Connection) -> Iterator[
         ).fetchall()
         where = f"segments/{sid}/{name}"
         path = layout.segment(sid, name)
+        if sid in going:
+            continue
         if not path.is_file():
             yield Problem(where, "is missing")
         elif state == "missing":
@@ -179,8 +183,11 @@ def _end_of(records: list[Any], prefix_bytes: int) -> int:
 
 
 def _check_wraps(layout: Layout, connection: sqlite3.Connection) -> Iterator[Problem]:
-    rows = connection.execute("SELECT name, size_bytes, sha256, md5 FROM wraps ORDER BY name").fetchall()
-    for name, size_bytes, sha256, md5 in rows:
+    rows = connection.execute("SELECT name, sid, size_bytes, sha256, md5 FROM wraps ORDER BY name").fetchall()
+    going = _going(connection)
+    for name, sid, size_bytes, sha256, md5 in rows:
+        if sid in going:
+            continue
         path = layout.wrap(name)
         if not path.is_file():
             yield Problem(
@@ -196,6 +203,21 @@ def _check_wraps(layout: Layout, connection: sqlite3.Connection) -> Iterator[Pro
     for path in sorted(layout.wraps.rglob("*")):
         if not path.is_dir() and path.name not in known:
             yield Problem(str(path.relative_to(layout.root)), "has no row in index.db")
+
+
+def _going(connection: sqlite3.Connection) -> set[str]:
+    """Sessions whose purge has begun: their files may be gone, the camera process goes on with it."""
+    if schema_version(connection) < len(INDEX_STEPS):
+        return set()
+    return {row[0] for row in connection.execute("SELECT sid FROM sessions WHERE local_copy = 'purging'")}
+
+
+def _check_receipts(layout: Layout, connection: sqlite3.Connection) -> Iterator[Problem]:
+    if schema_version(connection) < len(INDEX_STEPS):
+        return
+    for (sid,) in connection.execute("SELECT sid FROM sessions WHERE local_copy = 'purged' ORDER BY number"):
+        if not layout.receipt(sid).is_file():
+            yield Problem(f"session {sid}", "was purged, but its receipt is missing")
 
 
 def _check_leaves(connection: sqlite3.Connection) -> Iterator[Problem]:

@@ -128,9 +128,16 @@ def migrate(path: Path, steps: Sequence[Callable[[Database], None]]) -> None:
 class Transactions:
     """BEGIN IMMEDIATE … COMMIT on one connection, one thread at a time; nested use joins the outer one."""
 
-    def __init__(self, connection: sqlite3.Connection, file_ops: FileOps = OPERATING_SYSTEM) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        file_ops: FileOps = OPERATING_SYSTEM,
+        make_room: Callable[[], None] | None = None,
+    ) -> None:
+        """`make_room` is called before each transaction."""
         self._connection = connection
         self._file_ops = file_ops
+        self._make_room = make_room
         self._turn = threading.RLock()
         self._depth = 0
 
@@ -143,6 +150,8 @@ class Transactions:
                 return
             self._depth = 1
             try:
+                if self._make_room is not None:
+                    self._make_room()
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._file_ops.commit(self._connection)

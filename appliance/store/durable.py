@@ -44,6 +44,19 @@ class FileOps:
         """Cut the file."""
         os.ftruncate(fd, size_bytes)
 
+    def allocate(self, fd: int, size_bytes: int) -> None:
+        """Make the file own that many bytes on the medium."""
+        os.posix_fallocate(fd, 0, size_bytes)
+
+    def free_bytes(self, path: Path) -> int:
+        """What an ordinary user may still write on the disk of `path`."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; nothing if there is none."""
+        path.unlink(missing_ok=True)
+
     def rename(self, source: Path, target: Path) -> None:
         """Atomic within one file system."""
         os.rename(source, target)  # noqa: PTH104

@@ -36,6 +36,11 @@ class Layout:
         return self.root / "store.uuid"
 
     @property
+    def reserve(self) -> Path:
+        """Room held for the active session; holds nothing else."""
+        return self.root / "reserve"
+
+    @property
     def segments(self) -> Path:
         """One directory a session."""
         return self.root / "segments"
@@ -66,6 +71,10 @@ class Layout:
     def manifest(self, sid: str) -> Path:
         """Path of a session's signed manifest."""
         return self.manifests / f"{sid}.json"
+
+    def receipt(self, sid: str) -> Path:
+        """Path of the signed receipt of a purge; written by the camera process."""
+        return self.manifests / f"{sid}.receipt.json"
 
     def prepare(self, file_ops: FileOps) -> None:
         """Make what directories are missing, durably."""

@@ -67,12 +67,23 @@ def _first(database: Database) -> None:
     run_statements(database, _FIRST)
 
 
-LEDGER_STEPS = (_first,)
+# A session synced before this column was there counts from the moment it is added.
+_SYNCED_AT = """
+ALTER TABLE session_order ADD COLUMN synced_at TEXT;
+UPDATE session_order SET synced_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE state = 'synced'
+"""
+
+
+def _synced_at(database: Database) -> None:
+    run_statements(database, _SYNCED_AT)
+
+
+LEDGER_STEPS = (_first, _synced_at)
 
 
 @dataclass(frozen=True)
 class OrderedSession:
-    """What the room ordered; commands are the verified documents' bodies."""
+    """What the room ordered; commands are the verified documents' bodies. `synced_at`: UTC text."""
 
     sid: str
     desk: str
@@ -80,6 +91,7 @@ class OrderedSession:
     end_command: dict[str, Any] | None
     state: OrderState
     reason: str
+    synced_at: str | None = None
 
 
 class Witness(NamedTuple):
@@ -168,13 +180,13 @@ class LedgerView:
 
     def _orders(self, where: str, *values: object) -> list[OrderedSession]:
         rows = self._rows(
-            "SELECT sid, desk, start_command, end_command, state, reason"  # noqa: S608 (`where` is ours)
+            "SELECT sid, desk, start_command, end_command, state, reason, synced_at"  # noqa: S608 (`where` is ours)
             f" FROM session_order WHERE {where} ORDER BY number",
             *values,
         )
         return [
-            OrderedSession(sid, desk, json.loads(start), json.loads(end) if end else None, state, reason)
-            for sid, desk, start, end, state, reason in rows
+            OrderedSession(sid, desk, json.loads(start), json.loads(end) if end else None, *rest)
+            for sid, desk, start, end, *rest in rows
         ]
 
     def _rows(self, query: str, *values: object) -> list[Any]:
@@ -266,6 +278,16 @@ class Ledger(LedgerView):
         """Where the session stands with the room; StoreFailed if never ordered or no such state."""
         changed = self._write(
             "UPDATE session_order SET state = ?, reason = ? WHERE sid = ?", state, reason, sid
+        )
+        self._require_known(sid, changed)
+
+    def set_synced(self, sid: str, at: str) -> None:
+        """Everything was read back from the storage; a repeat keeps the first time (UTC text)."""
+        changed = self._write(
+            "UPDATE session_order SET state = 'synced', reason = '',"
+            " synced_at = COALESCE(synced_at, ?) WHERE sid = ?",
+            at,
+            sid,
         )
         self._require_known(sid, changed)
 

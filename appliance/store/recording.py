@@ -27,7 +27,9 @@ from appliance.store.durable import (
     write_file_durably,
 )
 from appliance.store.layout import Layout, pair, require_database, segment_name, wrap_name
+from appliance.store.purge import Purge, Sign
 from appliance.store.recovery import RecoveryReport, recover
+from appliance.store.reserve import Reserve
 from appliance.store.rows import Digests, NewSession, SessionRow, insert_gap, insert_leaf, read_session
 from appliance.store.schema import INDEX_STEPS
 from appliance.store.segment_file import SegmentFile
@@ -46,33 +48,44 @@ class RecordingStore:
         self._clock = clock
         self._file_ops = file_ops
         self._growing: list[SegmentFile] = []
+        # First of all, so that a disk filled since the last life can be recovered on.
+        self._reserve = Reserve(self.layout.reserve, file_ops)
+        self._reserve.make_room()
         self.layout.prepare(file_ops)
         require_database(self.layout)
         migrate(self.layout.index_db, INDEX_STEPS)
         self._connection = connect_writer(self.layout.index_db)
-        self._transactions = Transactions(self._connection, file_ops)
+        self._transactions = Transactions(self._connection, file_ops, self._reserve.make_room)
         try:
             self.uuid = pair(self.layout, self._transactions, file_ops)
             self.recovery = recover(self.layout, self._transactions, file_ops, clock)
+            if not self.recovery.interrupted_sessions:
+                self._reserve.release()
         except BaseException:
             self._connection.close()
             raise
 
-    def begin_session(self, session: NewSession) -> None:
-        """Commit a new session; StoreFailed while another is active or if known already, EvfError for its sid."""
+    def begin_session(self, session: NewSession, footage_bytes: int = 0) -> None:
+        """Commit a new session; StoreFailed while another is active or if known already, EvfError for its sid.
+
+        `footage_bytes` are reserved first, with what rows need; NoSpace with the bytes missing, and no session.
+        """
         check_sid(session.sid)  # it becomes a directory's name
         active = self.active_session()
         if active is not None:
             raise StoreFailed(f"session {active.sid} is still recording", "end it before another begins")
+        if footage_bytes:
+            self._reserve.hold(footage_bytes)
         try:
-            make_dir_durably(self.layout.segments / session.sid, self._file_ops)
-        except OSError as error:
-            raise store_failure(f"cannot make a place for session {session.sid}", error) from error
-        with self._transactions.begin(f"session {session.sid}") as connection:
-            connection.execute(
-                f"INSERT INTO sessions ({_SESSION_COLUMNS}) VALUES ({_SESSION_PLACES})",  # noqa: S608 (our own names)
-                astuple(session),
-            )
+            self._insert_session(session)
+        except StoreFailed:
+            self._reserve.release()
+            raise
+
+    def reserve_again(self, footage_bytes: int) -> int:
+        """For a session that goes on after a restart: reserve as far as the disk has room; bytes held."""
+        self._reserve.hold_again(footage_bytes)
+        return self._reserve.held_bytes
 
     def begin_epoch(self, sid: str, boot_id: str) -> int:
         """Commit the next life of the recording process within a session: 0, 1, 2 …"""
@@ -93,6 +106,7 @@ class RecordingStore:
         check_class(cls)
         name = wrap_name(sid, epoch, cls)
         path = self.layout.wrap(name)
+        self._reserve.make_room(len(data))
         if path.exists():
             raise StoreFailed(f"wrap {name} exists already", "an epoch's key is wrapped once on the node")
         write_file_durably(path, data, self._file_ops)
@@ -109,6 +123,7 @@ class RecordingStore:
         """Create a segment: file with `prefix` (HEADER || COMMIT), fsync, fsync directory, row."""
         name = segment_name(header.epoch, header.track, header.seg)
         path = self.layout.segment(header.sid, name)
+        self._reserve.make_room(len(prefix), footage=header.cls == "media")
         try:
             fd = self._file_ops.create(path)
         except OSError as error:
@@ -136,7 +151,15 @@ class RecordingStore:
                 raise
             raise store_failure(f"cannot create {name}", error) from error
         segment = SegmentFile(
-            fd, segment_id, name, header, prefix, self._transactions, self._file_ops, self._clock
+            fd,
+            segment_id,
+            name,
+            header,
+            prefix,
+            self._transactions,
+            self._file_ops,
+            self._clock,
+            self._reserve,
         )
         self._growing = [*(other for other in self._growing if not other.finished), segment]
         return segment
@@ -169,6 +192,22 @@ class RecordingStore:
         with self._transactions.begin(f"the end of session {sid}") as connection:
             self._require_active(connection, sid)
             connection.execute("UPDATE sessions SET ended = ? WHERE sid = ?", (ended, sid))
+        self._reserve.release()
+
+    def purge(self, sid: str, reason: str, sign: Sign) -> None:
+        """Remove an ended session's local copy; `sign` makes the receipt's document of its body.
+
+        StoreFailed while anything records, or if the disk refuses: `finish_purges` goes on with it.
+        """
+        work = Purge(self.layout, self._transactions, self._file_ops, sign)
+        work.begin(sid, reason)
+        self.finish_purges(sign)
+
+    def finish_purges(self, sign: Sign) -> None:
+        """Take up what a crash or a failing disk interrupted."""
+        work = Purge(self.layout, self._transactions, self._file_ops, sign)
+        for row in work.under_way():
+            work.finish(row, self._clock.wall())
 
     def active_session(self) -> SessionRow | None:
         """The session that has begun and not ended, also after a restart."""
@@ -184,6 +223,18 @@ class RecordingStore:
             segment.release()
         self._growing = []
         self._connection.close()
+
+    def _insert_session(self, session: NewSession) -> None:
+        self._reserve.make_room()
+        try:
+            make_dir_durably(self.layout.segments / session.sid, self._file_ops)
+        except OSError as error:
+            raise store_failure(f"cannot make a place for session {session.sid}", error) from error
+        with self._transactions.begin(f"session {session.sid}") as connection:
+            connection.execute(
+                f"INSERT INTO sessions ({_SESSION_COLUMNS}) VALUES ({_SESSION_PLACES})",  # noqa: S608 (our own names)
+                astuple(session),
+            )
 
     def _require_active(self, connection: sqlite3.Connection, sid: str) -> None:
         row = connection.execute("SELECT ended FROM sessions WHERE sid = ?", (sid,)).fetchone()

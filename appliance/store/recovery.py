@@ -24,6 +24,9 @@ _CHUNK_BYTES = 1 << 20
 # file system had counted but not yet written when the power went.
 _HOLE = bytes(64)
 
+# A purge that has begun is finished by the camera process; its missing files are no gaps.
+_KEPT = "SELECT sid FROM sessions WHERE local_copy = 'there'"
+
 
 @dataclass
 class RecoveryReport:
@@ -116,6 +119,10 @@ class _Recovery:
         """Wrap files without a row are adopted by their name; a row without a file is marked missing."""
         with self._transactions.begin("recovered wraps") as connection:
             rows = dict(connection.execute("SELECT name, state FROM wraps"))
+            going = {
+                name
+                for (name,) in connection.execute(f"SELECT name FROM wraps WHERE sid NOT IN ({_KEPT})")  # noqa: S608
+            }
             epochs = set(connection.execute("SELECT sid, epoch FROM epochs"))
         for path in sorted(self._layout.wraps.iterdir()):
             if path.name in rows or not path.is_file() or path.is_symlink():
@@ -132,7 +139,7 @@ class _Recovery:
                     (*parts, path.name, path.stat().st_size, digests.sha256, digests.md5),
                 )
         for name, state in rows.items():
-            if state == "there" and not self._layout.wrap(name).is_file():
+            if name not in going and state == "there" and not self._layout.wrap(name).is_file():
                 with self._transactions.begin(f"missing wrap {name}") as connection:
                     connection.execute("UPDATE wraps SET state = 'missing' WHERE name = ?", (name,))
                 self.report.missing.append(f"wraps/{name}")
@@ -285,7 +292,7 @@ class _Recovery:
         with self._transactions.begin("the segments") as connection:
             found = connection.execute(
                 "SELECT id, sid, name, track, state, prefix_bytes, size_bytes"  # noqa: S608 (`where` is ours)
-                f" FROM segments WHERE {where} ORDER BY id"
+                f" FROM segments WHERE {where} AND sid IN ({_KEPT}) ORDER BY id"
             ).fetchall()
         return [_Row(*values) for values in found]
 

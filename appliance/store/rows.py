@@ -32,10 +32,15 @@ class NewSession:
 
 @dataclass(frozen=True)
 class SessionRow(NewSession):
-    """`ended` is None while it records; `epoch` is the newest one, None before the first."""
+    """`ended` is None while it records; `epoch` is the newest one, None before the first.
+
+    `local_copy` is there, purging or purged; `purge_reason` why it goes, in words.
+    """
 
     ended: str | None
     epoch: int | None
+    local_copy: str = "there"
+    purge_reason: str = ""
 
 
 class LeafRun(NamedTuple):
@@ -225,7 +230,7 @@ def read_session(connection: sqlite3.Connection, where: str, *values: object) ->
         "SELECT s.sid, s.candidate_code, s.exam, s.institution,"  # noqa: S608 (`where` is ours)
         " s.policy_id, s.policy_version, s.retain_until, s.started,"
         " s.started_mono_ns, s.boot_id, s.room, s.desk, s.recipient_set_version, s.ended,"
-        " (SELECT MAX(e.epoch) FROM epochs e WHERE e.sid = s.sid)"
+        " (SELECT MAX(e.epoch) FROM epochs e WHERE e.sid = s.sid), s.local_copy, s.purge_reason"
         f" FROM sessions s WHERE {where} ORDER BY s.number",
         values,
     )

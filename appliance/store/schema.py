@@ -122,4 +122,17 @@ def _first(database: Database) -> None:
     run_statements(database, _FIRST)
 
 
-INDEX_STEPS = (_first,)
+# `local_copy`: there, purging (a purge has begun and must be finished) or purged (this row alone remains).
+_PURGE = """
+ALTER TABLE sessions ADD COLUMN local_copy TEXT NOT NULL DEFAULT 'there'
+    CHECK (local_copy IN ('there', 'purging', 'purged'));
+ALTER TABLE sessions ADD COLUMN purge_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN purged TEXT
+"""
+
+
+def _purge(database: Database) -> None:
+    run_statements(database, _PURGE)
+
+
+INDEX_STEPS = (_first, _purge)

@@ -10,10 +10,13 @@ from appliance.errors import StoreFailed
 from appliance.evf.format import Header, RecordKind
 from appliance.store.database import Transactions
 from appliance.store.durable import FileOps, fdatasync, store_failure, write_all
+from appliance.store.reserve import Reserve
 from appliance.store.rows import Digests, RecordPlace, finish_segment, insert_record
 
 if TYPE_CHECKING:
     from appliance.evf.writer import SealedRecord
+
+_FOOTAGE = (RecordKind.INIT, RecordKind.FRAGMENT)
 
 
 class SegmentFile:
@@ -29,6 +32,7 @@ class SegmentFile:
         transactions: Transactions,
         file_ops: FileOps,
         clock: Clock,
+        reserve: Reserve,
     ) -> None:
         self.name = name
         self.sid = header.sid
@@ -42,6 +46,7 @@ class SegmentFile:
         self._transactions = transactions
         self._file_ops = file_ops
         self._clock = clock
+        self._reserve = reserve
 
     @property
     def finished(self) -> bool:
@@ -86,6 +91,7 @@ class SegmentFile:
 
     def _append(self, record: SealedRecord, end_90k: int, sealing: bool) -> int:
         fd = self._require_usable(record)
+        self._reserve.make_room(len(record.data), footage=record.kind in _FOOTAGE)
         self._in_doubt = True
         try:
             write_all(fd, record.data, self._file_ops)

@@ -9,9 +9,10 @@ from pathlib import Path
 from appliance.errors import NoSpace
 from appliance.store.durable import store_failure
 
-RESERVE_FACTOR = (
-    1.25  # F146: an encoder overshoots its target in busy scenes; framing and index take under 1 %
-)
+# F146: an encoder overshoots its target in busy scenes; framing and index take under 1 %.
+RESERVE_FACTOR = 1.25
+# Beside the footage: database, its log of up to 4 MiB, what the other process writes.
+FIXED_BYTES = 16 << 20
 
 
 def required_bytes(duration_s: int, bitrate_bps: int) -> int:
@@ -26,8 +27,13 @@ def require_space(root: Path, bytes_needed: int) -> None:
     except OSError as error:
         raise store_failure(f"cannot see the free space of {root}", error) from error
     if free_bytes < bytes_needed:
-        missing_bytes = bytes_needed - free_bytes
-        raise NoSpace(
-            f"{missing_bytes} bytes missing: the exam needs {bytes_needed}, the disk has {free_bytes} free",
-            "wait until released sessions are synced and purged, or use a larger disk",
-        )
+        raise missing_space(bytes_needed, free_bytes)
+
+
+def missing_space(bytes_needed: int, free_bytes: int) -> NoSpace:
+    """The refusal, with the bytes missing: at least one, for a file system that needs some for itself."""
+    missing_bytes = max(1, bytes_needed - free_bytes)
+    return NoSpace(
+        f"{missing_bytes} bytes missing: the exam needs {bytes_needed}, the disk has {free_bytes} free",
+        "wait until released sessions are synced and purged, or use a larger disk",
+    )

@@ -59,6 +59,10 @@ class RecordingView:
         rows = self._sessions("s.sid = ?", sid)
         return rows[0] if rows else None
 
+    def purged(self) -> set[str]:
+        """Sessions whose local copy is gone or going."""
+        return {row[0] for row in self._rows("SELECT sid FROM sessions WHERE local_copy != 'there'")}
+
     def active_session(self) -> SessionRow | None:
         """The session that has begun and not ended."""
         rows = self._sessions("s.ended IS NULL")
@@ -186,7 +190,7 @@ class RecordingView:
         if not self.layout.index_db.exists():
             return None
         connection = connect_reader(self.layout.index_db, len(INDEX_STEPS))
-        if schema_version(connection) == 0:  # the camera process is just creating it
+        if schema_version(connection) < len(INDEX_STEPS):  # the camera process is just making it
             connection.close()
             return None
         self._connection = connection

@@ -29,7 +29,7 @@ from appliance.protocol import (
     verify_message,
 )
 from appliance.store.ledger import Ledger
-from appliance.store.space import require_space, required_bytes
+from appliance.store.space import FIXED_BYTES, require_space, required_bytes
 from appliance.store.view import RecordingView
 from appliance.sync.room_clock import MAX_OFFSET_S, ClockReading
 from appliance.sync.trust import DeskTrust
@@ -163,7 +163,8 @@ class Orders:
         recipients = self._recipient_set()
         if facts.camera_problem is not None:
             raise Refused(facts.camera_problem, "look at the camera and its cable, or use a spare desk")
-        require_space(self._config.store, required_bytes(policy.duration_s, policy.video.bitrate_bps))
+        footage_bytes = required_bytes(policy.duration_s, policy.video.bitrate_bps)
+        require_space(self._config.store, footage_bytes + FIXED_BYTES)
 
         def effect() -> None:
             self._ledger.accept_recipient_set_version(recipients.version)
@@ -215,6 +216,10 @@ class Orders:
         state = self._require_certified(order.sid, order.manifest_sha256)
         if state in ("released", "synced"):
             return _nothing
+        if order.sid in self._view.purged():
+            raise Refused(
+                "the recording was removed on the policy's retention date", "nothing is left to release"
+            )
 
         def effect() -> None:
             self._ledger.set_approval(order.sid, json.loads(payload))
@@ -239,7 +244,7 @@ class Orders:
             raise Refused(
                 f"the storage has {order.objects} objects, the session {objects}", "read the storage again"
             )
-        return lambda: self._ledger.set_state(order.sid, "synced")
+        return lambda: self._ledger.set_synced(order.sid, utc_text(self._clock.wall()))
 
     def _require_known(self, sid: str) -> str:
         known = self._ledger.order(sid)

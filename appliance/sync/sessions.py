@@ -105,11 +105,12 @@ class Sessions:
         certify = now_mono_ns >= self._next_certify_ns
         if certify:
             self._next_certify_ns = now_mono_ns + round(CERTIFY_INTERVAL_S * 1e9)
+        purged = self._view.purged()
         for order in self._orders:
             if order.state in ("synced", "discarded"):
                 continue
             row = self._row(order.sid)
-            if row is None:
+            if row is None or order.sid in purged:
                 continue
             if connected:
                 self._send_checkpoint(order.sid, now_mono_ns)
@@ -123,7 +124,8 @@ class Sessions:
 
     def witnessed(self, message: WitnessMessage) -> None:
         """Make the controller's cosignature durable."""
-        if message.sid not in {order.sid for order in self._orders} or self._row(message.sid) is None:
+        known = {order.sid for order in self._orders} - self._view.purged()
+        if message.sid not in known or self._row(message.sid) is None:
             log.warning("witness.unknown_session sid=%s", message.sid)
             return
         session_log = self._log(message.sid)
@@ -165,7 +167,8 @@ class Sessions:
 
     def facts(self) -> list[SessionFacts]:
         """For the status: every session that is still on this desk."""
-        return [facts for order in self._orders if (facts := self._facts(order)) is not None]
+        purged = self._view.purged()
+        return [self._facts(order) for order in self._orders if order.sid not in purged]
 
     def faults(self) -> list[str]:
         """In words, for the room."""
@@ -294,9 +297,7 @@ class Sessions:
             self._ended[sid] = recorded
         return recorded
 
-    def _facts(self, order: OrderedSession) -> SessionFacts | None:
-        if order.state in ("synced", "discarded") and self._view.session(order.sid) is None:
-            return None  # purged
+    def _facts(self, order: OrderedSession) -> SessionFacts:
         recorded = self._recorded(order.sid)
         witness = self._ledger.witness(order.sid)
         uploads = self._ledger.uploads(order.sid) if order.state in ("released", "synced") else []

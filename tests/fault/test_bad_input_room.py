@@ -15,6 +15,7 @@ import pytest
 
 from appliance.clock import utc_text
 from appliance.protocol import clock_topic
+from appliance.store.space import FIXED_BYTES, required_bytes
 from demo.clips import STILL_PERSON
 from demo.controller_client import ControllerClient
 from demo.room import INVIGIL, NODE_ENVIRONMENT, ROOM, DemoRoom, DeskPlan, default_desks, wait_until
@@ -91,7 +92,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("room")
     desks = [default_desks()[0], DeskPlan(SECOND, "2", f"clip:{root / 'camera.mp4'}")]
-    with small_disk(root / "nodes" / SECOND / "store", "24m") as mounted:
+    with small_disk(root / "nodes" / SECOND / "store", "64m") as mounted:
         if not mounted:
             pytest.skip("a small disk cannot be mounted here: not root, and no sudo without a password")
         with DemoRoom(root, desks, EXAM_S) as room:
@@ -216,7 +217,7 @@ def test_too_little_room_for_the_exam_is_counted(site: Site, client: ControllerC
     ballast = fill(site.disk, 1_000_000)
     sid = client.post("/api/sessions/start", {"desk": SECOND, "candidate_code": "code-f"})["sid"]
     site.waits_for_words("bytes missing")
-    assert f"the exam needs {EXAM_S * 1_200_000 // 8 * 5 // 4}" in site.needs()
+    assert f"the exam needs {required_bytes(EXAM_S, 1_200_000) + FIXED_BYTES}" in site.needs()
     ballast.unlink()
     exam = Exam(site.room, client, SECOND, sid)
     with exam.view() as view:
@@ -226,7 +227,7 @@ def test_too_little_room_for_the_exam_is_counted(site: Site, client: ControllerC
 def test_a_disk_that_fills_up_and_models_that_are_not_the_pinned_ones(
     site: Site, client: ControllerClient
 ) -> None:
-    """The recording survives both: the time without room is a gap named "disk full", what was durable opens."""
+    """The recording survives both: it goes on in the room that it reserved (F146), with no gap, and opens."""
     exam = Exam.begin(site.room, client, SECOND, "code-d")
     inference = site.room.nodes[SECOND]["inference"]
     wait_until("the model process has ended", lambda: not inference.running, 20)
@@ -237,20 +238,15 @@ def test_a_disk_that_fills_up_and_models_that_are_not_the_pinned_ones(
     exam.record_until(4)
     pid = site.room.nodes[SECOND]["camera"].pid
     ballast = fill(site.disk)
-    time.sleep(7)
     durable_s = exam.durable_90k() / 90_000
+    exam.record_until(durable_s + 7)
     assert "face and gaze are not being assessed" in site.tile(SECOND)["technical"]
     assert site.room.nodes[SECOND]["camera"].pid == pid, site.log(f"{SECOND}-camera")[-2000:]
-    ballast.unlink()
-    exam.record_until(durable_s + 8)
     ended = exam.end()
-    assert not ended["complete"]
-    assert [gap["cause"] for gap in ended["gaps"]] == ["disk full"]
-    times_s = exam.frame_times_s()
-    assert sum(time_s <= durable_s for time_s in times_s) > 15 * 3
-    assert longest_silence_s(times_s) == pytest.approx(
-        ended["gaps"][0]["to_s"] - ended["gaps"][0]["from_s"], abs=0.3
-    )
+    ballast.unlink()
+    assert ended["complete"]
+    assert ended["gaps"] == []
+    assert longest_silence_s(exam.frame_times_s()) < 1
     assert invigil("store", "check", site.disk).code == 0
 
 

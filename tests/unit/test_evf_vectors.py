@@ -1,17 +1,15 @@
-"""Our own vectors, which other implementations read too: they must not drift."""
+"""Our own vectors, which other implementations read too (test_evf_javascript.py): they must not drift."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
 import json
-import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from playwright._impl._driver import compute_driver_executable
 
 from appliance.evf import EpochKey, RepresentativeKey, SegmentReader, open_wrap, secret_at
 
@@ -61,16 +59,3 @@ def test_the_wrap_opens() -> None:
     device = Ed25519PublicKey.from_public_bytes(bytes.fromhex(wrap["device_public_key"]))
     evk = (DIRECTORY / wrap["file"]).read_bytes()
     assert open_wrap(evk, representative, device).secret.hex() == EXPECTED["k0"]
-
-
-def test_javascript_reads_the_same() -> None:
-    """The same files through WebCrypto, by a reader that shares no line with ours (node comes with playwright)."""
-    node = compute_driver_executable()[0]
-    run = subprocess.run(
-        [node, DIRECTORY / "read.mjs"], capture_output=True, text=True, timeout=60, check=True
-    )
-    wanted = {
-        name: {"outcome": file["outcome"], "records": file["records"]}
-        for name, file in EXPECTED["files"].items()
-    }
-    assert json.loads(run.stdout) == wanted

@@ -23,7 +23,7 @@ from appliance.errors import NoSpace
 from appliance.service import notify, run_service
 def body(stop):
     {body}
-raise SystemExit(run_service("camera", body))
+raise SystemExit(run_service("sync", body))
 """
 
 
@@ -51,7 +51,7 @@ def test_a_named_error_is_two_lines_and_its_own_code() -> None:
 def test_anything_else_is_a_traceback_and_70() -> None:
     code, said = ended('raise KeyError("oops")')
     assert code == 70
-    assert "camera.died" in said[0]
+    assert "sync.died" in said[0]
     assert said[-1] == "KeyError: 'oops'"
 
 

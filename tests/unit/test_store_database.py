@@ -13,6 +13,7 @@ from appliance.evf import RecordKind
 from appliance.store.database import Transactions, connect_reader, connect_writer, migrate, schema_version
 from appliance.store.ledger import Ledger
 from appliance.store.recording import RecordingStore
+from appliance.store.schema import INDEX_STEPS
 from appliance.store.view import RecordingView
 from tests.manual_clock import ManualClock
 from tests.unit.test_store_builders import SID, Desk
@@ -44,7 +45,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     recorded(tmp_path)
-    reader = connect_reader(tmp_path / "index.db", 1)
+    reader = connect_reader(tmp_path / "index.db", len(INDEX_STEPS))
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.execute("DELETE FROM leaves")
     reader.close()

@@ -211,5 +211,5 @@ def test_only_declared_columns_and_no_names_in_the_index(desk: Desk) -> None:
         "epoch", "cls", "name", "size_bytes", "sha256", "md5", "state", "id", "track", "seg", "prefix_bytes", "cause",
         "segment_id", "record_index", "kind", "key_frame", "time_90k", "end_90k", "offset_bytes", "length_bytes",
         "leaf_index", "durable_mono_ns", "durable_wall", "leaf", "body", "start_90k", "stored_as", "original",
-        "reason", "moved",
+        "reason", "moved", "local_copy", "purge_reason", "purged",
     }  # fmt: skip
