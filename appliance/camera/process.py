@@ -31,8 +31,8 @@ from appliance.hardening import keys_stay_in_memory
 from appliance.local_link import Message
 from appliance.policy import Video
 from appliance.service import notify
-from appliance.store.ledger import LedgerView, OrderedSession
-from appliance.store.purge import PURPOSE, reason_to_purge
+from appliance.store.ledger import ROOM_TIME, LedgerView, OrderedSession
+from appliance.store.purge import PURPOSE, agreed_time, reason_to_purge
 from appliance.store.recording import RecordingStore, SessionRow
 from appliance.store.view import RecordingView
 from appliance.trust import load_document, load_private_key, load_public_key
@@ -292,7 +292,8 @@ class CameraProcess:
         except ApplianceError as error:
             log.warning("purge.unknown_policy sid=%s reason=%s", row.sid, error)
             return None
-        return reason_to_purge(row, order, purge_after_h, self._clock.wall())
+        now = agreed_time(self._clock.wall(), self._ledger.get(ROOM_TIME))
+        return None if now is None else reason_to_purge(row, order, purge_after_h, now)
 
     def _receipt(self, body: dict[str, Any]) -> dict[str, Any]:
         return sign_document(PURPOSE, body, self._device_key)

@@ -176,13 +176,17 @@ class Database:
 def _open(path: Path, may_checkpoint: bool) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, isolation_level=None)
-    path.chmod(0o600)
-    connection.row_factory = sqlite3.Row
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    if not may_checkpoint:
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-    migrations.apply(sqlite_utils.Database(connection))
-    AuditLog(connection, SystemClock())  # makes its table; later ones work inside a transaction
+    try:
+        path.chmod(0o600)
+        connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if not may_checkpoint:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+        migrations.apply(sqlite_utils.Database(connection))
+        AuditLog(connection, SystemClock())  # makes its table; later ones work inside a transaction
+    except BaseException:
+        connection.close()
+        raise
     return connection

@@ -56,19 +56,19 @@ def connect_writer(path: Path) -> WriterConnection:
         connection = sqlite3.connect(
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, factory=WriterConnection
         )
-        connection.lock_fd, connection.path = lock_fd, path
-        # SQLite gives -wal and -shm the database's own mode: whichever process makes them, its group can use them.
-        path.chmod(0o660)
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         os.close(lock_fd)
         raise store_failure(f"cannot open {path.name}", error) from error
+    connection.lock_fd, connection.path = lock_fd, path
     try:
+        # SQLite gives -wal and -shm the database's own mode: whichever process makes them, its group can use them.
+        path.chmod(0o660)
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreFailed(f"{path.name} cannot use a write-ahead log", "keep the store on a local disk")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         connection.close()
         raise store_failure(f"cannot open {path.name}", error) from error
     except StoreFailed:

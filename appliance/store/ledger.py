@@ -29,6 +29,9 @@ from appliance.store.schema import run_statements
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+# Key of the newest time that the room's controller was heard to say (UTC text); a purge goes by it.
+ROOM_TIME = "room_time"
+
 OrderState = Literal["ordered", "ended", "released", "held", "discarded", "synced"]
 
 _FIRST = """

@@ -29,6 +29,14 @@ NOT_RELEASED = ("ended", "held", "discarded")
 Sign = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+def agreed_time(own: datetime, room_time: str | None) -> datetime | None:
+    """The earlier of the desk's clock and the newest time heard from the room; None before the room was ever heard.
+
+    A desk's clock that is years ahead must not take away a recording whose date has not come.
+    """
+    return None if room_time is None else min(own, parse_utc(room_time))
+
+
 def reason_to_purge(row: SessionRow, order: OrderedSession, purge_after_h: int, now: datetime) -> str | None:
     """Why the local copy may go now, in words; None while it must stay. `now`: aware UTC.
 

@@ -13,6 +13,7 @@ import threading
 
 from appliance.clock import Clock, SystemClock, boot_id, parse_utc, utc_text
 from appliance.config import NodeConfig
+from appliance.errors import StoreFailed
 from appliance.local_link import LocalClient, Message
 from appliance.protocol import (
     ClockMessage,
@@ -27,7 +28,7 @@ from appliance.protocol import (
 )
 from appliance.service import notify
 from appliance.store.layout import Layout
-from appliance.store.ledger import Ledger
+from appliance.store.ledger import ROOM_TIME, Ledger
 from appliance.store.view import RecordingView
 from appliance.sync.certificate import Certificates
 from appliance.sync.connection import Acknowledged, Connected, Ended, Incoming, LinkEvent
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.2
 STATUS_INTERVAL_S = 1.0
+# Dates of a purge are days; the ledger need not hear each tick.
+ROOM_TIME_INTERVAL_NS = 600 * 10**9
 MIN_STATUS_INTERVAL_S = 0.1  # changes come in bursts
 
 Item = LinkEvent | PutDone | Message
@@ -81,6 +84,7 @@ class SyncProcess:
         self._watch = WatchLease()
         self._observations = ObservationOutbox()
         self._controller_life: str | None = None
+        self._room_time_due_ns = 0
         self._status_due_ns = 0
         self._status_at_ns = 0
         self._status_message_id: int | None = None
@@ -159,6 +163,12 @@ class SyncProcess:
 
     def _hear_clock(self, message: ClockMessage, arrived_mono_ns: int) -> None:
         self._room_clock.heard(parse_utc(message.at), arrived_mono_ns)
+        if arrived_mono_ns >= self._room_time_due_ns:
+            self._room_time_due_ns = arrived_mono_ns + ROOM_TIME_INTERVAL_NS
+            try:
+                self._ledger.set(ROOM_TIME, message.at)
+            except StoreFailed as error:
+                log.warning("ledger.room_time_not_kept reason=%s", error)
         if self._controller_life not in (None, message.life):
             # The page's list of observations died with the old one; the camera process still has them in RAM.
             self._local.send({"type": "replay"})

@@ -91,9 +91,9 @@ def nodes() -> dict[str, str]:
     return found
 
 
-@pytest.fixture(scope="session", params=[*nodes(), "chromium"])
+@pytest.fixture(scope="module", params=[*nodes(), "chromium"])
 def run(request: pytest.FixtureRequest, packages: Path) -> Iterator[Run]:
-    """Runs jobs.mjs in one engine."""
+    """Runs jobs.mjs in one engine. Not for the whole session: playwright keeps an event loop in this thread."""
     if request.param == "chromium":
         with sync_playwright() as playwright:
             browser = launch(playwright)

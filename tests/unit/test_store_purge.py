@@ -23,8 +23,8 @@ from appliance.evf.signed import sign_document, verify_document
 from appliance.protocol import ConfirmSynced, Release, SessionPhase
 from appliance.store.check import check_store
 from appliance.store.database import migrate
-from appliance.store.ledger import LEDGER_STEPS, Ledger, OrderedSession
-from appliance.store.purge import PURPOSE, reason_to_purge
+from appliance.store.ledger import LEDGER_STEPS, ROOM_TIME, Ledger, OrderedSession
+from appliance.store.purge import PURPOSE, agreed_time, reason_to_purge
 from appliance.store.recording import RecordingStore
 from appliance.store.rows import SessionRow
 from appliance.store.schema import INDEX_STEPS
@@ -85,6 +85,7 @@ class Node:
     def __init__(self, folder: Path, run_dir: Path) -> None:
         self.bench = Bench(folder, run_dir=run_dir, camera="clip:/nowhere.mp4")
         self.process: CameraProcess | None = None
+        self.room_says_its_time = True
 
     def certified(self) -> str:
         self.bench.order_and_record()
@@ -110,6 +111,8 @@ class Node:
         """What an idle turn of the camera process does about purges, whenever the last one was."""
         if self.process is None:
             self.process = CameraProcess(self.bench.config, self.bench.clock)
+        if self.room_says_its_time:
+            self.bench.ledger.set(ROOM_TIME, utc_text(self.bench.clock.wall()))
         self.process._purge_due_ns = 0
         self.process._purge_one()
 
@@ -324,3 +327,24 @@ def test_stores_made_before_purging_are_brought_forward(tmp_path: Path) -> None:
     assert view.purged() == set()
     view.close()
     assert check_store(tmp_path) == []
+
+
+def test_a_desk_that_does_not_hear_its_room_keeps_everything(node: Node) -> None:
+    node.certified()
+    node.room_says_its_time = False
+    node.bench.clock.advance(10 * 366 * 24 * 3600)
+    node.turn()
+    assert node.files() == HELD_FILES
+    node.room_says_its_time = True
+    node.turn()
+    assert node.files() == PURGED_FILES
+
+
+def test_a_desk_clock_that_is_years_ahead_purges_nothing() -> None:
+    """The room must have said the day as well; a desk that never heard its room keeps everything."""
+    ahead = datetime(2100, 1, 1, tzinfo=UTC)
+    heard = "2026-11-22T09:00:00.000Z"
+    assert agreed_time(ahead, None) is None
+    assert agreed_time(ahead, heard) == datetime(2026, 11, 22, 9, tzinfo=UTC)
+    behind = datetime(2020, 1, 1, tzinfo=UTC)
+    assert agreed_time(behind, heard) == behind
