@@ -103,8 +103,7 @@ class Intruder:
         time.sleep(0.5)
         trust = room.node_folder(INTRUDER) / "trust"
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, INTRUDER, protocol=mqtt.MQTTv5)
-        # Under the broker's own limit: Mosquitto 2.0.21 sends a client away that goes over it.
-        self._client.max_inflight_messages_set(20)
+        self._client.max_inflight_messages_set(200)
         context = ssl.create_default_context(cafile=str(trust / "room-ca.pem"))
         context.load_cert_chain(trust / "device.pem", trust / "device.key")
         self._client.tls_set_context(context)
