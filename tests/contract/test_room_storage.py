@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -153,36 +154,38 @@ def test_a_file_altered_in_the_bucket_is_not_there(server: S3Server) -> None:
 
 def test_nothing_is_granted_before_the_release(server: S3Server, tmp_path: Path) -> None:
     """F122: the same request is refused before the approval and granted after it; then the desk is told."""
-    kit = make_kit(tmp_path, storage=({"endpoint": server.endpoint, "region": REGION, "bucket": BUCKET},))
-    object.__setattr__(kit.room.config, "storage", server.config())
-    kit.ready("d1")
-    proctor = kit.logged_in("proctor")
-    sid = proctor.post("/api/sessions/start", {"desk": "d1", "candidate_code": "C-1"}).json()["sid"]
-    kit.hear("d1", kit.status("d1", kit.report(sid)))
-    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 200
-    manifest = kit.certify("d1", sid)
+    with closing(
+        make_kit(tmp_path, storage=({"endpoint": server.endpoint, "region": REGION, "bucket": BUCKET},))
+    ) as kit:
+        object.__setattr__(kit.room.config, "storage", server.config())
+        kit.ready("d1")
+        proctor = kit.logged_in("proctor")
+        sid = proctor.post("/api/sessions/start", {"desk": "d1", "candidate_code": "C-1"}).json()["sid"]
+        kit.hear("d1", kit.status("d1", kit.report(sid)))
+        assert proctor.post(f"/api/sessions/{sid}/end").status_code == 200
+        manifest = kit.certify("d1", sid)
 
-    def ask(*names: str) -> Grants:
-        release = kit.room.database.transact(
-            lambda c: c.execute("SELECT release FROM sessions").fetchone()[0]
-        )
-        contents = {"manifest.json": manifest, "approval.json": release or b""}
-        kit.hear("d1", GrantRequest(sid=sid, objects=tuple(offered(n, contents[n]) for n in names)))
-        payload = [m for _, leaf, m in kit.sent if leaf is ToNode.GRANTS][-1]
-        grants = Grants.model_validate(json.loads(payload)["body"])
-        for grant in grants.grants:
-            assert put(grant.url, contents[grant.name], grant.headers) == 200
-        return grants
+        def ask(*names: str) -> Grants:
+            release = kit.room.database.transact(
+                lambda c: c.execute("SELECT release FROM sessions").fetchone()[0]
+            )
+            contents = {"manifest.json": manifest, "approval.json": release or b""}
+            kit.hear("d1", GrantRequest(sid=sid, objects=tuple(offered(n, contents[n]) for n in names)))
+            payload = [m for _, leaf, m in kit.sent if leaf is ToNode.GRANTS][-1]
+            grants = Grants.model_validate(json.loads(payload)["body"])
+            for grant in grants.grants:
+                assert put(grant.url, contents[grant.name], grant.headers) == 200
+            return grants
 
-    before = ask("manifest.json")
-    assert before.grants == ()
-    assert before.refused == {"manifest.json": "the session is not released"}
-    assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 200
-    both = ("approval.json", "manifest.json")
-    assert [grant.name for grant in ask(*both).grants] == ["approval.json"]
-    assert [grant.name for grant in ask(*both).grants] == ["manifest.json"]
-    assert "synced" not in [o["order"]["kind"] for o in orders(kit, "d1")]
-    assert set(ask(*both).present) == set(both)
-    last = orders(kit, "d1")[-1]["order"]
-    assert (last["kind"], last["objects"]) == ("synced", 2)
-    assert proctor.get("/api/room").json()["sessions"][0]["state"] == "synced"
+        before = ask("manifest.json")
+        assert before.grants == ()
+        assert before.refused == {"manifest.json": "the session is not released"}
+        assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 200
+        both = ("approval.json", "manifest.json")
+        assert [grant.name for grant in ask(*both).grants] == ["approval.json"]
+        assert [grant.name for grant in ask(*both).grants] == ["manifest.json"]
+        assert "synced" not in [o["order"]["kind"] for o in orders(kit, "d1")]
+        assert set(ask(*both).present) == set(both)
+        last = orders(kit, "d1")[-1]["order"]
+        assert (last["kind"], last["objects"]) == ("synced", 2)
+        assert proctor.get("/api/room").json()["sessions"][0]["state"] == "synced"

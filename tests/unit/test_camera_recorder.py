@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -157,8 +158,10 @@ def disk() -> TroubledDisk:
 
 
 @pytest.fixture
-def recording(tmp_path: Path, disk: TroubledDisk) -> Recording:
-    return Recording(tmp_path, disk)
+def recording(tmp_path: Path, disk: TroubledDisk) -> Iterator[Recording]:
+    made = Recording(tmp_path, disk)
+    yield made
+    made.store.close()
 
 
 def test_a_segment_a_minute_each_with_its_init_first(recording: Recording) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -113,15 +114,15 @@ def test_storage_off_the_eu_list_is_refused_before_anything_else(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:
     """F119: the credentials file does not even exist, and nobody asks for it."""
-    kit = make_kit(tmp_path)
-    with pytest.raises(StorageNotAllowed, match="EU list"):
-        Storage(config(kit, **changes), policy_of(kit))
-    with pytest.raises(BadConfig, match="nowhere"):  # control: on the list, the next step is reached
-        Storage(config(kit), policy_of(kit))
+    with closing(make_kit(tmp_path)) as kit:
+        with pytest.raises(StorageNotAllowed, match="EU list"):
+            Storage(config(kit, **changes), policy_of(kit))
+        with pytest.raises(BadConfig, match="nowhere"):  # control: on the list, the next step is reached
+            Storage(config(kit), policy_of(kit))
 
 
 def test_an_empty_list_allows_nothing(tmp_path: Path) -> None:
-    kit = make_kit(tmp_path)
-    empty = parse_policy(policy_of(kit).model_dump() | {"storage": ()})
-    with pytest.raises(StorageNotAllowed):
-        Storage(config(kit), empty)
+    with closing(make_kit(tmp_path)) as kit:
+        empty = parse_policy(policy_of(kit).model_dump() | {"storage": ()})
+        with pytest.raises(StorageNotAllowed):
+            Storage(config(kit), empty)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -113,6 +114,11 @@ class Kit:
     site: Site
     intake: Intake
     sent: list[tuple[str, ToNode, bytes]] = field(default_factory=list)
+    opened: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Give the database back; may be called twice."""
+        self.opened.close()
 
     def hear(self, desk: str, *messages: Strict) -> None:
         """Let the room take messages of a desk, and what they set going finish."""
@@ -228,9 +234,11 @@ def make_kit(folder: Path, desks: tuple[str, ...] = ("d1", "d2"), **policy: Any)
         sent.append((desk, leaf, payload))
         return True
 
-    room = Room.open(config, clock, keys, Database(folder / "data" / "room.db"), publish)
-    site = Site(room, Sessions(room), Watching(room))
-    return Kit(folder, clock, root, device_keys, room, site, Intake(room), sent)
+    with ExitStack() as opened:
+        database = opened.enter_context(closing(Database(folder / "data" / "room.db")))
+        room = Room.open(config, clock, keys, database, publish)
+        site = Site(room, Sessions(room), Watching(room))
+        return Kit(folder, clock, root, device_keys, room, site, Intake(room), sent, opened.pop_all())
 
 
 def policy_of(kit: Kit) -> ExamPolicy:

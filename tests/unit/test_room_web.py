@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,10 @@ OPEN_TO_ALL = {"/login", "/api/login"}
 
 
 @pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    kit = make_kit(tmp_path)
-    kit.ready("d1", "d2")
-    return kit
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    with closing(make_kit(tmp_path)) as made:
+        made.ready("d1", "d2")
+        yield made
 
 
 def start(browser: Browser, desk: str = "d1", **more: str) -> str:
@@ -237,16 +239,16 @@ def test_a_certificate_of_something_else_does_not_count(kit: Kit, changes: dict[
 
 def test_storage_off_the_eu_list_stops_the_approval(tmp_path: Path) -> None:
     """F119: refused before a release is signed, so that nothing can be sent."""
-    kit = make_kit(tmp_path, storage=())
-    kit.ready("d1")
-    proctor = kit.logged_in("proctor")
-    sid = start(proctor)
-    end(kit, proctor, sid)
-    kit.certify("d1", sid)
-    answer = proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
-    assert answer.status_code == 409
-    assert "EU list" in answer.json()["error"]
-    assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end"]
+    with closing(make_kit(tmp_path, storage=())) as kit:
+        kit.ready("d1")
+        proctor = kit.logged_in("proctor")
+        sid = start(proctor)
+        end(kit, proctor, sid)
+        kit.certify("d1", sid)
+        answer = proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
+        assert answer.status_code == 409
+        assert "EU list" in answer.json()["error"]
+        assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end"]
 
 
 def test_hold_keeps_and_a_later_approval_is_possible(kit: Kit) -> None:
@@ -433,7 +435,7 @@ def test_bad_requests_are_one_sentence(kit: Kit) -> None:
 def test_decisions_outlive_the_process(kit: Kit) -> None:
     proctor = kit.logged_in("proctor")
     sid = start(proctor)
-    kit.room.database.close()
+    kit.close()
     from appliance.room.core import Room
     from appliance.room.database import Database
 

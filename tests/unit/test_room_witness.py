@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,9 @@ LEAVES = [leaf_hash(bytes([n])) for n in range(8)]
 
 
 @pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return make_kit(tmp_path)
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    with closing(make_kit(tmp_path)) as made:
+        yield made
 
 
 def message(
@@ -90,7 +93,7 @@ def test_a_fork_is_refused_and_shown(kit: Kit) -> None:
 
 def test_what_was_witnessed_outlives_the_process(kit: Kit) -> None:
     ask(kit, message(kit, 5))
-    kit.room.database.close()
+    kit.close()
     again = Database(kit.folder / "data" / "room.db")
     assert again.transact(lambda c: witnessed_size(c, SID)) == 5
     other = [leaf_hash(b"other"), *LEAVES[1:]]
