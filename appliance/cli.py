@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance import __version__
+from appliance.archive.asking import ask_secret
+from appliance.archive.keys_cli import PassphraseFile, Root
+from appliance.archive.keys_cli import app as keys
 from appliance.errors import ApplianceError, BadInput
 
 if TYPE_CHECKING:
@@ -46,7 +49,6 @@ def _group(text: str) -> typer.Typer:
 
 
 app = _group("Invigil: recording and observations for exam rooms; nothing leaves before a proctor approves.")
-keys = _group("The institution's keys, made and kept offline.")
 policy = _group("The institution's signed exam policy.")
 store = _group("A desk node's store.")
 room = _group("The room controller.")
@@ -60,14 +62,8 @@ for parent, child, name in (
 ):
     parent.add_typer(child, name=name)
 
-Out = Annotated[Path, typer.Option("--out", help="folder to write into; made if missing")]
 OutFile = Annotated[Path, typer.Option("--out", help="file to write")]
-Root = Annotated[Path, typer.Option("--root", help="root.key of the institution")]
 RootPublic = Annotated[Path, typer.Option("--root-key", help="root.pub of the institution")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="read the passphrase from a file instead of asking")
-]
-Institution = Annotated[str, typer.Option("--institution", help="the institution's name, as in its policies")]
 NodeToml = Annotated[Path, typer.Option("--config", help="node.toml, as provision desk wrote it")]
 RoomToml = Annotated[Path, typer.Option("--config", help="room.toml, the controller's settings")]
 
@@ -94,52 +90,7 @@ def _invigil(
     """Holds the options of `invigil` itself."""
 
 
-# --- keys and policy: the institution, offline ----------------------------------------------------------------------
-
-
-@keys.command("root")
-def keys_root(out: Out, institution: Institution, passphrase_file: PassphraseFile = None) -> None:
-    """Make the institution's offline root key. It signs policies and recipient sets."""
-    from appliance.archive.keys import create_root
-
-    path = create_root(out, institution, _secret("passphrase", passphrase_file, twice=True))
-    print(
-        f"{path}: keep it offline, with a copy in another place\n{out / 'root.pub'}: goes to rooms and desks"
-    )
-
-
-@keys.command("representative")
-def keys_representative(
-    out: Out,
-    name: Annotated[str, typer.Option("--name", help="the person or office that may open recordings")],
-    passphrase_file: PassphraseFile = None,
-) -> None:
-    """Make a representative's key. Only representatives can open recordings."""
-    from appliance.archive.keys import create_representative
-
-    person = create_representative(out, name, _secret("passphrase", passphrase_file, twice=True))
-    print(f"{out / 'representative.key'}: key {person.kid} of {person.name}; nobody else may have it")
-    print(f"{out / 'representative.json'}: goes into the recipient set")
-
-
-@keys.command("recipient-set")
-def keys_recipient_set(
-    root: Root,
-    institution: Institution,
-    representative: Annotated[
-        list[Path], typer.Option("--representative", help="representative.json of one person; repeat")
-    ],
-    version: Annotated[int, typer.Option("--version", min=1, help="1, and one more for each new set")],
-    out: OutFile,
-    passphrase_file: PassphraseFile = None,
-) -> None:
-    """Sign the set of representatives. Desks seal their recordings for these people alone."""
-    from appliance.archive.keys import create_recipient_set, read_representative
-
-    people = [read_representative(path) for path in representative]
-    document = create_recipient_set(_open_root(root, passphrase_file), institution, people, version)
-    _write_document(out, document)
-    print(f"{out}: recipient set {version} of {institution}, {len(people)} representatives")
+# --- policy: the institution, offline ----------------------------------------------------------------------
 
 
 @policy.command("sign")
@@ -192,18 +143,56 @@ def run_node(
 @store.command("check")
 def store_check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="the folder that `store` in node.toml names")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="mend what can be mended; stop the node's services first")
+    ] = False,
 ) -> None:
-    """Compare a store's files with its databases; changes nothing. Exit code 7 when something is wrong."""
+    """Compare a store's files with its databases. Exit code 7 when something is wrong.
+
+    Changes nothing, unless asked to repair; then no bytes are deleted, and 0 means that nothing is lost.
+    """
     from appliance.store.check import check_store
 
     if not path.is_dir():
         raise BadInput(f"{path} is not a folder", "give the folder that `store` in node.toml names")
-    problems = check_store(path)
+    if repair:
+        from appliance.clock import SystemClock
+        from appliance.store.repair import repair_store
+
+        found = repair_store(path, SystemClock())
+        for problem in found.done:
+            print(f"repaired: {problem.where}: {problem.what}")
+        problems, whole = found.left, found.whole
+    else:
+        problems = check_store(path)
+        whole = not problems
     for problem in problems:
-        print(f"{problem.where}: {problem.what}")
-    if problems:
+        prefix = "" if not repair else "set aside: " if problem.set_aside else "stays: "
+        print(f"{prefix}{problem.where}: {problem.what}")
+    if not whole:
         raise typer.Exit(EXIT_PROBLEMS_FOUND)
     print(f"{path}: files and databases agree")
+
+
+@store.command("salvage")
+def store_salvage(
+    path: Annotated[
+        Path, typer.Argument(metavar="STORE", help="a store, or any folder with .evf and .evk files")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="empty or new folder on another disk")],
+) -> None:
+    """Copy what can still be read of a store without its database; the store itself is only read.
+
+    Exit code 7 when something is damaged or missing; salvage.txt says what.
+    """
+    from appliance.clock import SystemClock
+    from appliance.store.salvage import salvage_store
+    from appliance.store.salvage_report import in_words
+
+    report = salvage_store(path, out, SystemClock())
+    print(in_words(report), end="")
+    if not report.whole:
+        raise typer.Exit(EXIT_PROBLEMS_FOUND)
 
 
 @app.command("inspect")
@@ -259,7 +248,7 @@ def room_account_add(
     settings = load_config(config, RoomConfig)
     with _needs("room"):
         from appliance.room.accounts import add_account
-    password = _secret("password", password_file, twice=True)
+    password = ask_secret("password", password_file, twice=True)
     settings.data.mkdir(parents=True, exist_ok=True)
     add_account(settings.data / "room.db", name, role, password)
     print(f"account {name} ({role}) can log in now")
@@ -282,6 +271,14 @@ def archive(context: typer.Context) -> None:
     with _needs("archive"):
         from appliance.archive.cli import app as archive_app
     archive_app(args=context.args, prog_name="invigil archive")
+
+
+@app.command("certificate", **_PASSED_ON)
+def certificate(context: typer.Context) -> None:
+    """Completeness certificates of sessions: check one."""
+    from appliance.certificate_cli import app as certificate_app
+
+    certificate_app(args=context.args, prog_name="invigil certificate")
 
 
 def main() -> int:
@@ -333,26 +330,10 @@ def _needs(extra: str) -> Iterator[None]:
         ) from error
 
 
-def _secret(what: str, file: Path | None, *, twice: bool) -> str:
-    if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise BadInput(f"{file} is not text", f"it holds the {what} in one line") from error
-    if not sys.stdin.isatty():
-        raise BadInput(f"no terminal to ask for the {what} on", f"give --{what}-file")
-    from getpass import getpass
-
-    first = getpass(f"{what.capitalize()}: ")
-    if twice and getpass(f"{what.capitalize()} again: ") != first:
-        raise BadInput(f"the two entries of the {what} differ", "type it again")
-    return first
-
-
 def _open_root(path: Path, passphrase_file: Path | None) -> RootKey:
     from appliance.archive.keys import open_root
 
-    return open_root(path, _secret("passphrase", passphrase_file, twice=False))
+    return open_root(path, ask_secret("passphrase", passphrase_file, twice=False))
 
 
 def _write_document(path: Path, document: dict[str, object]) -> None:

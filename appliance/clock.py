@@ -31,7 +31,7 @@ class SystemClock:
 
 def utc_text(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and a `Z`: the one form that Invigil writes."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def parse_utc(text: str) -> datetime:

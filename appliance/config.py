@@ -121,7 +121,7 @@ def load_config(path: Path, kind: type[AnyConfig]) -> AnyConfig:
             f"cannot read {path}: {(error.strerror or str(error)).lower()}",
             "name the settings file with --config",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML or UTF-8, or a number or nesting out of measure
         raise BadConfig(
             f"{path} is not TOML: {error}", "each line is key = value; text stands in quotes"
         ) from error

@@ -220,7 +220,8 @@ class FrameRingReader:
             os.close(descriptor)
         magic, self._width_px, self._height_px, self._slots, _ = HEADER.unpack_from(memory)
         self._slot_bytes = _slot_bytes(self._width_px, self._height_px)
-        if magic != MAGIC or opened.st_size != HEADER_BYTES + self._slots * self._slot_bytes:
+        possible = magic == MAGIC and min(self._width_px, self._height_px, self._slots) > 0
+        if not possible or opened.st_size != HEADER_BYTES + self._slots * self._slot_bytes:
             memory.close()
             raise BadInput(f"not a frame ring: {self._path}", "remove it and restart the camera service")
         self._memory = memory

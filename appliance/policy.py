@@ -33,7 +33,8 @@ DEFAULT_LEVELS: dict[str, Level] = {
 class Strict(BaseModel):
     """Base of everything read from outside: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Only a string of a bounded length is looked at for half a surrogate pair, which no encoder takes later.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=2**24)
 
 
 class Storage(Strict):

@@ -6,16 +6,15 @@ Everything that enters is validated here, unknown keys refused. What tells a nod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from appliance.clock import parse_utc, utc_text
 from appliance.errors import BadInput, NotTrusted
-from appliance.evf.canonical import canonical
+from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import EvfError
 from appliance.evf.signed import sign_document, verify_document
 from appliance.policy import Code, Level, Strict, first_problem
@@ -57,6 +56,7 @@ class ToNode(StrEnum):
     WITNESS = "witness"  # QoS 1, answers a checkpoint
     GRANTS = "grants"  # QoS 1, signed
     WATCH = "watch"  # QoS 0, a lease of a few seconds
+    NOTICE = "notice"  # QoS 0, what only the room can see of a desk's connection
 
 
 def desk_topic(room: str, desk: str, leaf: FromNode | ToNode) -> str:
@@ -122,10 +122,14 @@ class SessionReport(Strict):
     duration_90k: Time90k
     leaves: Count
     witnessed: Count = Field(description="leaves that the controller has cosigned")
-    gaps: tuple[GapReport, ...] = ()
+    gaps: tuple[GapReport, ...] = Field(default=(), description="the newest of them; the manifest names all")
+    gap_count: Count = 0
     manifest_sha256: Sha256 | None = None
     objects_total: Count = 0
     objects_there: Count = 0
+    set_aside: tuple[str, ...] = Field(
+        default=(), description="files that cannot be sent, each with its reason; the first few"
+    )
 
 
 class Preflight(Strict):
@@ -203,10 +207,11 @@ class ObservationMessage(Strict):
 
 
 class ManifestMessage(Strict):
-    """The signed manifest, whole."""
+    """The signed manifest, whole, and the desk's half of the completeness certificate (older desks send none)."""
 
     sid: Sid
     manifest: str
+    certificate: str | None = Field(default=None, max_length=8192)
 
 
 class ObjectFacts(Strict):
@@ -222,7 +227,7 @@ class GrantRequest(Strict):
     """All files of a released session. The node asks again after each round until it is told that all are there."""
 
     sid: Sid
-    objects: tuple[ObjectFacts, ...] = Field(max_length=2048)
+    objects: tuple[ObjectFacts, ...] = Field(max_length=4096)
 
 
 # --- controller -> node ---------------------------------------------------------------------------------------------
@@ -321,8 +326,14 @@ class Watch(Strict):
     lease_s: float = Field(gt=0, le=10)
 
 
+class Notice(Strict):
+    """Two machines were heard under this desk's name. It orders nothing and is not signed."""
+
+    kind: Literal["two_machines"] = "two_machines"
+
+
 class ClockMessage(Strict):
-    """The controller's time, and which life of the controller says it: a new one has lost what it held in RAM."""
+    """The controller's time, and which life of it says so: a new process or connection has missed what was said."""
 
     at: Utc
     life: str = Field(pattern=r"^[0-9a-f]{16}$")
@@ -362,12 +373,11 @@ def verify_message(
     if len(payload) > MAX_MESSAGE_BYTES:
         raise BadInput(f"{kind.__name__}: message of {len(payload)} bytes is over the limit", "")
     try:
-        document = TypeAdapter(dict[str, Any]).validate_json(payload)
-        body: Mapping[str, Any] = verify_document(purpose, document, public_key)
-    except ValidationError as error:
-        raise BadInput(
-            f"{kind.__name__}: {first_problem(error)}", "the sender speaks another version"
-        ) from error
+        document = parse_canonical(payload)
+    except EvfError as error:
+        raise BadInput(f"{kind.__name__}: {error}", "the sender speaks another version") from error
+    try:
+        body = verify_document(purpose, document, public_key)
     except EvfError as error:
         raise NotTrusted(f"{kind.__name__}: {error}", "only this room's controller may send it") from error
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from appliance.errors import BadConfig
 
 HINT = "provision this machine again, or correct [trust] in its settings file"
 MAX_BYTES = 1 << 20
+WARN_AHEAD = timedelta(days=30)  # an order to staff and a visit to the room fit into it
 
 
 def load_public_key(path: Path, hint: str = HINT) -> Ed25519PublicKey:
@@ -42,8 +44,22 @@ def load_certificate(path: Path, hint: str = HINT) -> x509.Certificate:
     data = _read(path, hint)
     try:
         return x509.load_pem_x509_certificate(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise BadConfig(f"{path} is not a certificate", hint) from error
+
+
+def validity_problem(certificate: x509.Certificate, whose: str, now: datetime) -> str | None:
+    """In words, once it is not valid at `now` or will not be within 30 days; None while all is well."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begins:
+        return (
+            f"certificate of {whose} is valid only from {begins:%Y-%m-%d}, the clock here says {now:%Y-%m-%d}"
+        )
+    if now > ends:
+        return f"certificate of {whose} expired on {ends:%Y-%m-%d}"
+    if ends - now < WARN_AHEAD:
+        return f"certificate of {whose} expires on {ends:%Y-%m-%d}, in {(ends - now).days} days"
+    return None
 
 
 def load_document(path: Path, hint: str = HINT) -> dict[str, Any]:

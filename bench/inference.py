@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.inference import quality
+from appliance import picture_quality
 from appliance.inference.inspect import clip_frames, read_picture
 from appliance.inference.interpreter import Network
 from appliance.inference.models import Models, load_models
@@ -183,7 +183,7 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
 
 
 def _altered(files: list[Path]) -> dict[str, dict[str, int]]:
-    """What `quality.assess` says of each picture with its light, focus or lens spoiled."""
+    """What `picture_quality.assess` says of each picture with its light, focus or lens spoiled."""
     noise = np.random.default_rng(1)
     counts: dict[str, dict[str, int]] = {}
     for file in files:
@@ -205,7 +205,7 @@ def _altered(files: list[Path]) -> dict[str, dict[str, int]]:
             noisy = np.clip(np.asarray(values) + noise.normal(0.0, 3.0, picture.shape), 0, 255).astype(
                 np.uint8
             )
-            said = quality.assess(noisy)
+            said = picture_quality.assess(noisy)
             counts.setdefault(name, {})[said] = counts.setdefault(name, {}).get(said, 0) + 1
     return counts
 

@@ -64,10 +64,13 @@ class RoomAuthority:
         usages: Sequence[x509.ObjectIdentifier],
         hosts: Sequence[str] = (),
         clock: Clock | None = None,
+        begins: datetime | None = None,
     ) -> x509.Certificate:
         """A certificate, of which a copy stays in `ca/issued/` so that it can be revoked without the desk."""
         now = (clock or SystemClock()).wall()
-        certificate = issue_certificate(self.certificate, self.key, name, public_key, usages, hosts, now)
+        certificate = issue_certificate(
+            self.certificate, self.key, name, public_key, usages, hosts, now, begins
+        )
         copy = self.folder / ISSUED / f"{name}.{certificate.serial_number:x}.pem"
         write_file(copy, certificate_pem(certificate))
         return certificate
@@ -77,16 +80,18 @@ class RoomAuthority:
         copies = [read_certificate(path) for path in sorted((self.folder / ISSUED).glob("*.pem"))]
         return [copy for copy in copies if common_name(copy) == name]
 
+    def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """Whether it stands on the room's list; raises BadInput for a list that is none."""
+        return (
+            self._read_crl().get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        )
+
     def revoke(self, certificates: Iterable[x509.Certificate], clock: Clock | None = None) -> int:
         """Add certificates to the list and sign it anew; returns how many were not on it before.
 
         A broker reads the list when it starts: copy the file to the controller and restart the broker.
         """
-        path = self.folder / CRL
-        try:
-            old = x509.load_pem_x509_crl(path.read_bytes())
-        except ValueError as error:
-            raise BadInput(f"{path} is not a revocation list", "restore it from the backup") from error
+        old = self._read_crl()
         now = (clock or SystemClock()).wall()
         entries = {entry.serial_number: entry for entry in old}
         known = len(entries)
@@ -94,6 +99,13 @@ class RoomAuthority:
             entries.setdefault(certificate.serial_number, revocation_entry(certificate, now))
         self._write_crl(entries.values(), revocation_number(old) + 1, now)
         return len(entries) - known
+
+    def _read_crl(self) -> x509.CertificateRevocationList:
+        path = self.folder / CRL
+        try:
+            return x509.load_pem_x509_crl(path.read_bytes())
+        except ValueError as error:
+            raise BadInput(f"{path} is not a revocation list", "restore it from the backup") from error
 
     def _write_crl(self, entries: Iterable[x509.RevokedCertificate], number: int, now: datetime) -> None:
         crl = revocation_list(self.certificate, self.key, entries, number, now)
@@ -156,7 +168,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     """One PEM certificate; raises BadInput naming the file, OSError when it cannot be read."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise BadInput(
             f"{path} is not a certificate", "a PEM file made by invigil provision is needed"
         ) from error

@@ -46,12 +46,16 @@ def issue_certificate(
     usages: Sequence[x509.ObjectIdentifier],
     hosts: Sequence[str],
     now: datetime,
+    begins: datetime | None = None,
 ) -> x509.Certificate:
-    """A certificate of 2 years, never beyond its issuer's end; `hosts` (names, IP addresses) are its SAN."""
+    """A certificate of 2 years, never beyond its issuer's end; `hosts` (names, IP addresses) are its SAN.
+
+    `begins`: of the certificate that it renews, over the same key: what was signed between is valid without a gap.
+    """
     builder = (
         _builder(name, public_key)
         .issuer_name(issuer.subject)
-        .not_valid_before(now - BACKDATED)
+        .not_valid_before(begins or now - BACKDATED)
         .not_valid_after(min(now + CERTIFICATE_VALIDITY, issuer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(ca=False), critical=True)

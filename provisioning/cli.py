@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from appliance.errors import BadInput
-from provisioning.ca import create_room, open_authority
+from provisioning.ca import RESERVED_NAMES, create_room, open_authority
 from provisioning.desk import DeskSettings, write_bundle
+from provisioning.recipients import install_recipient_set
+from provisioning.renew import BUNDLE_NAME, renew_certificate
 
 app = typer.Typer(
     help="Certificates of a room and bundles for its desks.",
@@ -78,6 +80,46 @@ def provision_desk(
     )
     write_bundle(open_authority(ca), settings, recipient_set, root_key, out, replace=replace)
     typer.echo(f"{out}: copy it to the node, then remove it here; it holds the desk's only key")
+
+
+@app.command("renew")
+def provision_renew(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a desk's id, controller or broker")],
+    ca: Authority,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder for what goes to a desk's node; made if missing")
+    ] = None,
+) -> None:
+    """Two more years for a certificate, over the key that is there."""
+    is_desk = name not in RESERVED_NAMES
+    if is_desk and out is None:
+        raise BadInput("a desk's certificate goes to its node", "give --out and a folder")
+    new = renew_certificate(open_authority(ca), name, out if is_desk else None)
+    until = f"valid until {new.not_valid_after_utc:%Y-%m-%d}"
+    if is_desk and out is not None:
+        typer.echo(f"{until}; copy {out / BUNDLE_NAME} to /etc/invigil/trust of {name}, no restart is needed")
+        typer.echo(f"copy {ca / 'trust' / 'desks'} to the controller")
+    else:
+        typer.echo(
+            f"{until}; copy {ca / 'trust'} to the controller and restart invigil-broker and invigil-room"
+        )
+
+
+@app.command("recipients")
+def provision_recipients(
+    recipient_set: Annotated[
+        Path, typer.Argument(metavar="SET", help="recipient-set.json of the institution")
+    ],
+    trust: Annotated[
+        Path, typer.Option("--trust", help="the room's trust folder, or on a desk /etc/invigil/trust")
+    ],
+) -> None:
+    """Give a room or a running desk a new recipient set. Desks seal for it from their next session on."""
+    found, before = install_recipient_set(recipient_set, trust)
+    names = ", ".join(person.name for person in found.representatives)
+    typer.echo(f"{trust}: recipient set {found.version} of {found.institution}: {names}")
+    if before is not None and before.version < found.version:
+        typer.echo(f"it was {before.version}; nothing has to be restarted")
 
 
 @app.command("revoke")

@@ -1,18 +1,22 @@
 """`make test-deep`: the full counts of what `make test` shows in short; prints one JSON line a part.
 
-python -m tests.deep [cuts] [faults] [reorder]     without a name: all of them
+python -m tests.deep [cuts] [faults] [reorder] [models] [fuzz]     without a name: all of them
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from demo.room import DemoFailed
+from tests.fault.test_fault_desk import faulty_room, kill_models
 from tests.power.cuts import cut_power
 from tests.power.injected import FAULTS, run_faults
 from tests.power.reorder import reordered_states
@@ -21,6 +25,7 @@ CUTS = 200
 CONTROL_CUTS = 12
 STATES = 120
 CONTROL_STATES = 10
+MODEL_KILLS = 100
 LIARS = {"none", "write-lies"}
 
 
@@ -59,7 +64,34 @@ def reorder(folder: Path) -> bool:
     return well
 
 
-PARTS: dict[str, Callable[[Path], bool]] = {"cuts": cuts, "faults": faults, "reorder": reorder}
+def models(folder: Path) -> bool:
+    """The model process killed a hundred times while a desk records."""
+    with faulty_room(folder) as room, patch("demo.supervise.RESTART_DELAY_S", 0.05):
+        client = room.client()
+        try:
+            return _say("models killed", kill_models(room, client, MODEL_KILLS), [])
+        except (AssertionError, DemoFailed) as error:
+            return _say("models killed", {"kills": MODEL_KILLS}, [str(error)])
+        finally:
+            client.close()
+
+
+def fuzz(_folder: Path) -> bool:
+    """10^6 hostile inputs to everything that reads what others wrote, and 10^5 to evf1.mjs beside our reader."""
+    ran = [
+        subprocess.run([sys.executable, "-m", module], cwd=Path(__file__).parents[1], check=False).returncode
+        for module in ("tests.fuzz", "tests.fuzz.javascript")
+    ]
+    return not any(ran)
+
+
+PARTS: dict[str, Callable[[Path], bool]] = {
+    "cuts": cuts,
+    "faults": faults,
+    "reorder": reorder,
+    "models": models,
+    "fuzz": fuzz,
+}
 
 
 def _say(part: str, numbers: dict[str, Any], sentences: list[str]) -> bool:

@@ -85,6 +85,7 @@ class Plan:
     open_ended: frozenset[str] = frozenset()
     observations: tuple[dict[str, Any], ...] = ()
     unwitnessed: tuple[Gap, ...] = ()
+    noted: tuple[dict[str, Any], ...] = ()  # further events in the log of the first epoch
     recipients: tuple[int, ...] = (1,)
 
 
@@ -216,6 +217,8 @@ class _Recorder:
                     second += self._plan.gap_s
                     self._gaps.append(Gap(begin, second * RATE, GAP_CAUSE, False))
                 self._event({"kind": "epoch_open", "epoch": epoch})
+                for body in () if epoch else self._plan.noted:
+                    self._event(body)
                 video, log = (self._track(epoch, *track) for track in (("media", "video"), ("log", "log")))
                 for seg in range(self._plan.segments):
                     init = self._plan.second_init if epoch and self._plan.second_init else self._plan.init

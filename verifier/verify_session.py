@@ -1,6 +1,6 @@
 """Verifies the folder of one recorded exam session: without the product that recorded it, without a key that opens it.
 
-    python verify_session.py SESSION_DIR --room-ca room-ca.pem --controller controller.pub
+    python verify_session.py SESSION_DIR --room-ca room-ca.pem --controller controller.pub [--root root.pub]
 
 One file; needs Python 3.11 and `cryptography`, and shares no line with the product. Read `main`, then `verify`, then
 the steps in their order. FORMAT is docs/format.md of the project; RFC 6962 is Certificate Transparency (Merkle trees);
@@ -8,7 +8,9 @@ C2SP is c2sp.org: signed-note, tlog-checkpoint, tlog-cosignature.
 
 Two things must come from elsewhere than the session's folder, for everything rests on them: the room's CA certificate
 (it says which desks are the room's) and the room controller's public key (it witnessed the recording while it was
-made, and released it). Exit code: 0 the session is whole, 1 it is not, 2 it could not be checked.
+made, and released it). A third, the institution's root key, is needed only where keys were wrapped anew after the
+recording, for other people than the desk sealed it for. Exit code: 0 the session is whole, 1 it is not, 2 it could
+not be checked.
 """
 
 import argparse
@@ -27,9 +29,21 @@ from cryptography.x509.oid import NameOID
 
 RATE_HZ = 90_000  # all times of a session count from its start in this unit (FORMAT, Layout)
 MAX_HEADER_BYTES, MAX_PLAINTEXT_BYTES, MAX_RECORDS = 4096, 16 * 2**20, 2**20  # FORMAT, Layout and Reading
+MAX_REWRAPPED, SEALED_BYTES = 4096, 1088 + 32 + 32 + 16  # FORMAT, Keys and Keys wrapped anew
+CODE = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # FORMAT, Reading, as the others
+HEADER_FORMS = {
+    "sid": "[0-9a-f]{32}",
+    "class": "media|log|identity",
+    "track": "[a-z0-9][a-z0-9_-]{0,31}",
+    "codec": "[A-Za-z0-9][A-Za-z0-9.,+/;=_-]{0,63}",
+    "institution": CODE,
+    "policy": CODE,
+    "salt": "[0-9a-f]{64}",
+}
 PRE_BYTES, TAG_BYTES, CHAIN_BYTES, COMMIT_BYTES = 24, 16, 32, 32
 INIT, FRAGMENT, EVENT, END = 1, 2, 3, 0xFF
 UNUSABLE = (IndexError, AttributeError, ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)
+UNUSABLE += (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 def fields(texts="", numbers="", lists=""):
@@ -55,6 +69,11 @@ ENTRIES = {
     "lost": fields("leaf name cause", "index time_90k"),
 }
 DOCUMENT = fields("purpose key signature") | {"body": dict}
+REWRAP = fields("institution sid at", "v", "replaces removed keys") | {"recipient_set": dict}
+RECIPIENT_SET = fields("institution created", "version", "representatives")
+PERSON = fields("kid name public_key signing_key")
+REPLACED = fields("name sha256") | {"erased": bool}
+CONTEXT = fields("institution sid class created policy_id retain_until", "epoch recipient_set_version")
 COMMAND = fields("room desk issued", "serial") | {"order": dict}
 RELEASE = fields("kind sid manifest_sha256 approved_by approved_at")
 
@@ -141,6 +160,8 @@ def device_key(manifest, room_ca):
     require(
         [end.value.ca for end in ends] == [True, False], "the desk's certificate or the CA's has another role"
     )
+    spelled = f"{ended:%Y-%m-%dT%H:%M:%S}.{ended.microsecond // 1000:03d}Z"
+    require(spelled == manifest["ended"], "the session's end is not in its one spelling")
     require(names == [manifest["desk"]], "the desk's certificate is another desk's")
     require(isinstance(key, Ed25519PublicKey), "the desk's certificate holds another kind of key")
     for each in (device, room_ca):
@@ -180,6 +201,7 @@ def read_checkpoint(manifest, key):
     """(text, root): the desk's signed word that this session's log has so many leaves under this root."""
     text, _, signatures = manifest["checkpoint"].rpartition("\n\n")
     text += "\n"
+    require(signatures.endswith("\n"), "the checkpoint's last line has no end")
     # C2SP tlog-checkpoint: origin, size, root, a line each; no further lines (FORMAT, Evidence).
     root = decode_base64([*text.split("\n"), "", ""][2])
     name = f"node/{manifest['desk']}"
@@ -207,7 +229,10 @@ def check_cosignature(manifest, text, controller):
 def check_approval(path, manifest, manifest_bytes, controller):
     """approval.json: the controller's signed command that releases exactly these bytes of a manifest."""
     require(path.is_file(), "file is missing")
-    command = signed_body(parse_json(path.read_bytes()), "command", controller)
+    data = path.read_bytes()
+    document = parse_json(data)
+    command = signed_body(document, "command", controller)
+    require(canonical(document) == data, "it is not in canonical form")
     order = require_fields(require_fields(command, COMMAND, "command")["order"], RELEASE, "release")
     require(order["kind"] == "release", "it is no release")
     said = (command["room"], command["desk"], order["sid"])
@@ -242,6 +267,98 @@ def check_accounts(manifest):
         )
         following += count
     require(following == manifest["leaves"], f"it accounts for {following} of {manifest['leaves']} leaves")
+
+
+# --- Keys wrapped anew (FORMAT, Keys wrapped anew): who did it, for whom, and which of the desk's wraps had to go
+
+
+def kid_of(data):
+    return hashlib.sha256(b"EVF1 kid" + data).digest()[:16].hex()
+
+
+def read_rewrap(path, manifest, root_key):
+    """(version, erased names, words), if somebody of a recipient set that the institution's root signed made it."""
+    require(root_key is not None, "keys were wrapped anew; who did it cannot be checked without --root")
+    data = path.read_bytes()
+    document = parse_json(data)
+    require(canonical(document) == data, "it is not in canonical form")
+    body = require_fields(document.get("body"), REWRAP, "re-wrap")
+    people = require_fields(
+        signed_body(body["recipient_set"], "recipient-set", root_key), RECIPIENT_SET, "set"
+    )
+    version, persons = people["version"], people["representatives"]
+    for person in persons:
+        require_fields(person, PERSON, "representative")
+        require(
+            person["kid"] == kid_of(decode_base64(person["public_key"])),
+            "a key id does not belong to its key",
+        )
+    signers = [one for one in persons if kid_of(decode_base64(one["signing_key"])) == document.get("key")]
+    require(signers, "it is signed by nobody of its recipient set")
+    signer = decode_base64(signers[0]["signing_key"])
+    require(len(signer) == 32, "a signing key has the wrong length")
+    signed_body(document, "rewrap", Ed25519PublicKey.from_public_bytes(signer))
+    check_rewrap(path.name, body, people, manifest)
+    names = ", ".join(person["name"] for person in persons)
+    removed = ", ".join(kid[:8] for kid in body["removed"])
+    words = f"keys re-wrapped for recipient set {version} ({names}) by {signers[0]['name']} on {body['at']}"
+    erased = {item["name"] for item in body["replaces"] if item["erased"]}
+    return version, erased, words + (f"; removed: key {removed}" if removed else "")
+
+
+def check_moment(text):
+    require(
+        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", text, re.ASCII), "a time has a wrong form"
+    )
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Problem("a time is none of the calendar") from error
+
+
+def check_day(text):
+    """A date, or a moment."""
+    check_moment(text if "T" in text else f"{text}T00:00:00Z")
+
+
+def check_rewrap(name, body, people, manifest):
+    """It is of this session: it replaces exactly the wraps that the manifest names, key by key, for everybody."""
+    version, mine = people["version"], (manifest["sid"], manifest["institution"])
+    of_session = (body["sid"], body["institution"]) == mine and people["institution"] == mine[1]
+    require(of_session and name == f"{mine[0]}.r{version}.evk", "it is of another session or recipient set")
+    require(body["v"] == 1 and version >= manifest["recipient_set_version"], "version is unknown or too old")
+    check_moment(body["at"])
+    require(
+        max(len(body[name]) for name in ("replaces", "removed", "keys")) <= MAX_REWRAPPED,
+        "a list is too long",
+    )
+    for item in body["replaces"]:
+        require_fields(item, REPLACED, "replaced file")
+        formed = re.fullmatch(r"[0-9a-f]{32}\.[A-Za-z0-9.]{1,64}\.evk", item["name"])
+        require(formed and re.fullmatch("[0-9a-f]{64}", item["sha256"]), "a replaced file has a wrong form")
+    replaced = {item["name"]: item["sha256"] for item in body["replaces"]}
+    require(len(replaced) == len(body["replaces"]), "it replaces a file twice")
+    members = sorted(person["kid"] for person in people["representatives"])
+    kids = all(re.fullmatch("[0-9a-f]{32}", kid) for kid in body["removed"])
+    require(kids and not set(members) & set(body["removed"]), "somebody is removed who stands in the set")
+    same = all(replaced.get(entry["name"]) == entry["sha256"] for entry in manifest["wraps"])
+    require(same, "it does not replace the wraps that the manifest names")
+    wanted = {entry["name"]: 1 for entry in manifest["wraps"]}
+    for item in body["keys"]:
+        require_fields(item, {"context": dict, "wraps": list}, "wrapped key")
+        context = require_fields(item["context"], CONTEXT, "wrap context")
+        check_moment(context["created"])
+        said = [context[field] for field in ("sid", "institution", "recipient_set_version")]
+        said += [context[field] for field in ("policy_id", "retain_until")]
+        right = said == [*mine, version, manifest["policy_id"], manifest["retain_until"]]
+        for wrap in item["wraps"]:
+            require_fields(wrap, fields("kid sealed"), "wrap")
+            right = right and len(decode_base64(wrap["sealed"])) == SEALED_BYTES
+        right = right and sorted(wrap["kid"] for wrap in item["wraps"]) == members
+        require(right, "a key in it is of another session or for other people")
+        place = f"{mine[0]}.{context['epoch']}.{context['class']}.evk"
+        require(wanted.pop(place, 0), "it holds other keys than the session has")
+    require(not wanted, "it holds other keys than the session has")
 
 
 # --- The files
@@ -282,6 +399,12 @@ def check_header(stream, manifest, entry):
         canonical(header) == data,
         "file is of another segment, session, institution, policy or retention date",
     )
+    for name, form in HEADER_FORMS.items():
+        value = header["policy"]["id"] if name == "policy" else header[name]
+        require(type(value) is str and re.fullmatch(form, value), f"header's {name} has a wrong form")
+    require(0 <= header["epoch"] < 2**32 and 0 <= header["seg"] < 2**20, "a header's number is out of range")
+    check_moment(header["created"])
+    check_day(header["policy"]["retain_until"])
     require(len(stream.read(COMMIT_BYTES)) == COMMIT_BYTES, "file ends inside its header")
 
 
@@ -319,6 +442,53 @@ def merkle_root(leaves):
         return leaves[0] if leaves else hashlib.sha256(b"").digest()
     split = 1 << ((len(leaves) - 1).bit_length() - 1)
     return hashlib.sha256(b"\1" + merkle_root(leaves[:split]) + merkle_root(leaves[split:])).digest()
+
+
+# --- What the desk itself noted: footage that is there and shows nothing, a clock that was set
+
+
+def holes(manifest):
+    """Spans without video that no gap names: over 3 s at the start, over half a second later (FORMAT, Certificate)."""
+    video = [
+        (entry["start_90k"], entry["end_90k"]) for entry in manifest["segments"] if entry["track"] == "video"
+    ]
+    named = [(gap["start_90k"], gap["end_90k"]) for gap in manifest["gaps"] if not gap["unwitnessed"]]
+    covered, allowed = 0, 3 * RATE_HZ
+    for start, end in sorted(video + named) if video else []:
+        if start - covered > allowed:
+            yield covered, start
+        covered, allowed = max(covered, end), RATE_HZ // 2
+
+
+def noted(events):
+    """(start, end, words) of the events picture and clock_step; touching spans of one finding are one."""
+    spans, newest = [], {}
+    for body in (event["body"] for event in events):
+        kind, what = body.get("kind"), body.get("finding")
+        if kind == "clock_step":
+            at, by_ms = body.get("at_90k"), body.get("by_ms")
+            if whole_numbers(at, by_ms) and by_ms:
+                spans.append([at, at, f"clock set by {by_ms / 1000:+.1f} s"])
+            else:
+                spans.append([0, 0, "clock step that cannot be read"])
+        elif kind == "picture":
+            start, end = body.get("from_90k"), body.get("to_90k")
+            known = what in ("black", "covered", "frozen", "undecodable", "unchecked")
+            if not (known and whole_numbers(start, end) and start <= end):
+                spans.append([0, 0, "picture finding that cannot be read"])
+                continue
+            last = newest.get(what)
+            if last and last[0] <= start <= last[1]:
+                last[1] = max(last[1], end)
+            else:
+                newest[what] = [start, end, what]
+                spans.append(newest[what])
+    return sorted(spans)
+
+
+def whole_numbers(*values):
+    """Session times are within a century of its start."""
+    return all(type(value) is int and abs(value) <= 284_018_400_000_000 for value in values)
 
 
 # --- The whole
@@ -362,7 +532,7 @@ class Findings:
         return result
 
 
-def verify(folder, room_ca, controller, institution=None):
+def verify(folder, room_ca, controller, institution=None, root_key=None):
     """Findings of the session in `folder`."""
     found = Findings()
     manifest_bytes = (folder / "manifest.json").read_bytes()
@@ -405,6 +575,19 @@ def verify(folder, room_ca, controller, institution=None):
             if records:
                 indices = [first + step for first, count in entry["leaf_runs"] for step in range(count)]
                 leaves |= dict(zip(indices, records, strict=True))
+    rewraps, erased, newest = [], set(), 0
+    for path in sorted((folder / "wraps").glob(f"{manifest['sid']}.r*.evk")):
+        if path.is_symlink() or not re.fullmatch(r"[0-9a-f]{32}\.r[1-9][0-9]{0,9}\.evk", path.name):
+            continue
+        try:
+            version, gone, words = read_rewrap(path, manifest, root_key)
+            if version > newest:  # the newest one counts
+                erased, newest = gone, version
+        except (Problem, KeyError, *UNUSABLE) as problem:
+            rewraps.append((found.fail, "broken", path.name, f"is no re-wrap of this session: {problem}"))
+        else:
+            rewraps.append((found.say, "ok", path.name, words))
+
     for entry in manifest["wraps"]:
         # Named <sid>.<epoch>.<class>.evk: without it nobody opens the segments of that epoch and class.
         opened = [
@@ -414,9 +597,13 @@ def verify(folder, room_ca, controller, institution=None):
         ]
         start = min((each["start_90k"] for each in opened), default=0)
         when = span(start, max((each["end_90k"] for each in opened), default=end_90k))
-        found.check(
-            when, f"{entry['name']}: size, SHA-256", check_bytes, folder / "wraps" / entry["name"], entry
-        )
+        path = folder / "wraps" / entry["name"]
+        if entry["name"] in erased and not (path.exists() or path.is_symlink()):
+            found.say("ok", when, entry["name"], "erased when it was replaced")
+        else:
+            found.check(when, f"{entry['name']}: size, SHA-256", check_bytes, path, entry)
+    for say, state, name, words in rewraps:
+        say(state, whole, name, words)
 
     if len(leaves) != manifest["leaves"]:
         found.fail("broken", whole, "witnessed root", "cannot be computed: records are missing")
@@ -430,14 +617,23 @@ def verify(folder, room_ca, controller, institution=None):
     for gap in manifest["gaps"]:
         what = "recorded without a witness" if gap["unwitnessed"] else "not recorded"
         found.say("gap", span(gap["start_90k"], gap["end_90k"]), what, gap["cause"])
+    for start, end in holes(manifest):
+        found.say("gap", span(start, end), "not recorded", "there is no footage, and the desk names no cause")
+    for start, end, finding in noted(manifest["events"]):
+        found.say("note", span(start, end), "recorded, not as promised", finding)
 
     named = {"manifest.json", "approval.json"} | {f"segments/{entry['name']}" for entry in segments}
     named |= {f"wraps/{entry['name']}" for entry in manifest["wraps"]}
+    named |= {f"wraps/{name}" for _, _, name, _ in rewraps}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name not in named and (path.is_symlink() or not path.is_dir()):
             found.fail("broken", whole, name, "file is not named in the manifest")
     return found
+
+
+def read_public_key(path):
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(path.read_text("ascii").strip()))
 
 
 def main(arguments=None):
@@ -448,15 +644,17 @@ def main(arguments=None):
         "--controller", type=Path, required=True, help="the room controller's public key (hex)"
     )
     parser.add_argument("--institution", help="whose session this should be")
+    parser.add_argument(
+        "--root", type=Path, help="the institution's root key (hex), where keys were wrapped anew"
+    )
     given = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
         room_ca = x509.load_pem_x509_certificate(given.room_ca.read_bytes())
-        controller = Ed25519PublicKey.from_public_bytes(
-            bytes.fromhex(given.controller.read_text("ascii").strip())
-        )
-        found = verify(given.folder, room_ca, controller, given.institution)
-    except (OSError, ValueError) as error:
+        controller = read_public_key(given.controller)
+        root = read_public_key(given.root) if given.root else None
+        found = verify(given.folder, room_ca, controller, given.institution, root)
+    except (OSError, ValueError, x509.InvalidVersion) as error:
         write(f"session was not checked: {error}")
         return 2
     if not found.broken:

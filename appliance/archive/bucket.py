@@ -1,11 +1,12 @@
 """The institution's S3 bucket as the archive tool reads it: which sessions are there, one object at a time.
 
-Nothing is ever written or deleted here. What the storage answers is not trusted: the caller holds every byte
-against the verified manifest.
+Written and erased are wrapped keys alone (.evk), when they are wrapped anew. What the storage answers is not trusted:
+the caller holds every byte against the verified manifest.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from appliance.archive.output import write_failure
 from appliance.config import StorageConfig, StorageCredentials, load_config
-from appliance.errors import BadConfig, BadInput, EvidenceBroken, StorageUnreachable
+from appliance.errors import BadConfig, BadInput, EvidenceBroken, Refused, StorageUnreachable
 from appliance.protocol import MANIFEST_NAME, object_key
 
 CONNECT_TIMEOUT_S = 5
@@ -114,6 +115,69 @@ class Bucket:
             raise EvidenceBroken(f"{name} in the storage is larger than {limit_bytes} bytes", _NOT_OURS)
         return data
 
+    def read_head(self, exam: str, sid: str, name: str, limit_bytes: int) -> bytes:
+        """The first bytes of an object, `limit_bytes` at most."""
+        with self._named_errors(name):
+            data: bytes = self._object(exam, sid, name, Range=f"bytes=0-{limit_bytes - 1}").read(limit_bytes)
+        return data
+
+    def wrap_names(self, exam: str, sid: str, *, versions: bool = False) -> set[str]:
+        """Every .evk of the session; with `versions` also one of which only an older version is left."""
+        prefix = object_key(self._institution, exam, sid, ".evk").removesuffix(".evk")
+        keys = {key for key, _, _ in self._keys(prefix)}
+        if versions:
+            keys |= {key for key, _ in self._versions(prefix)}
+        return {key.removeprefix(prefix) for key in keys if key.endswith(".evk")}
+
+    def put_wrap(self, exam: str, sid: str, name: str, data: bytes) -> None:
+        """Write a .evk object."""
+        key = object_key(self._institution, exam, sid, name)
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        with self._named_errors(f"writing {name}"):
+            self._client.put_object(Bucket=self._storage.bucket, Key=key, Body=data, ContentMD5=md5)
+
+    def erase_wrap(self, exam: str, sid: str, name: str) -> None:
+        """Erase a .evk object in every version, past a lock in governance mode; Refused where the storage keeps it."""
+        key = object_key(self._institution, exam, sid, name)
+        versions = [version for found, version in self._versions(key) if found == key]
+        with self._named_errors(f"erasing {name}"):
+            for version in versions:
+                self._erase_version(key, name, {"VersionId": version})
+            if not versions:
+                self._erase_version(key, name, {})
+
+    def _erase_version(self, key: str, name: str, version: dict[str, str]) -> None:
+        target = {"Bucket": self._storage.bucket, "Key": key, **version}
+        try:
+            self._client.delete_object(**target)
+        except ClientError as error:
+            if _code(error) != "AccessDenied":
+                raise
+            try:
+                self._client.delete_object(**target, BypassGovernanceRetention=True)
+            except ClientError as refusal:
+                raise Refused(
+                    f"the storage does not let {name} be erased: {_code(refusal)}; who was removed can still open it",
+                    "it needs s3:DeleteObjectVersion and s3:BypassGovernanceRetention for wraps/, and a lock in "
+                    "compliance mode must run out first; then run it again",
+                ) from refusal
+
+    def _versions(self, prefix: str) -> list[tuple[str, str]]:
+        """(key, version id), markers last; empty where the storage knows no versions."""
+        found: list[tuple[str, str]] = []
+        markers: list[tuple[str, str]] = []
+        with self._named_errors("the list of versions"):
+            try:
+                for page in self._client.get_paginator("list_object_versions").paginate(
+                    Bucket=self._storage.bucket, Prefix=prefix
+                ):
+                    found += [(each["Key"], each["VersionId"]) for each in page.get("Versions", ())]
+                    markers += [(each["Key"], each["VersionId"]) for each in page.get("DeleteMarkers", ())]
+            except ClientError as error:
+                if _code(error) not in ("NotImplemented", "501"):
+                    raise
+        return found + markers
+
     def save(
         self, exam: str, sid: str, name: str, target: Path, size_bytes: int, on_bytes: Callable[[int], None]
     ) -> str:
@@ -135,9 +199,9 @@ class Bucket:
             os.fsync(out.fileno())
         return digest.hexdigest()
 
-    def _object(self, exam: str, sid: str, name: str) -> Any:
+    def _object(self, exam: str, sid: str, name: str, **more: str) -> Any:
         key = object_key(self._institution, exam, sid, name)
-        return self._client.get_object(Bucket=self._storage.bucket, Key=key)["Body"]
+        return self._client.get_object(Bucket=self._storage.bucket, Key=key, **more)["Body"]
 
     def _keys(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         with self._named_errors("the list of sessions"):
@@ -152,7 +216,7 @@ class Bucket:
         try:
             yield
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", "unknown"))
+            code = _code(error)
             if code in ("NoSuchKey", "404"):
                 raise EvidenceBroken(
                     f"{what} is missing in the storage", "the upload is not complete"
@@ -163,6 +227,10 @@ class Bucket:
         except BotoCoreError as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise StorageUnreachable(f"{where} does not answer: {reason}", _CHECK_STORAGE) from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 _NOT_OURS = "the object was replaced after the upload; keep it and ask the storage's operator"

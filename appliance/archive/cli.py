@@ -1,4 +1,4 @@
-"""`invigil archive`: list, pull, verify, open, report. Thin: each command loads, calls, and says what it did.
+"""`invigil archive`: list, pull, verify, open, report, rewrap. Thin: each command loads, calls, and says what it did.
 
 Results go to stdout, progress to stderr. Named errors leave through the main command line, which prints them.
 """
@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from getpass import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from appliance.archive.facts import report_facts
 from appliance.archive.observations import NOTICE, events_document
+from appliance.archive.one_pass import write_whole_video
 from appliance.archive.opening import (
     LoneKeys,
+    OpenedVideo,
     SessionKeys,
     load_representative,
     read_log,
@@ -32,7 +32,8 @@ from appliance.archive.opening import (
     write_video,
 )
 from appliance.archive.output import new_file, require_free
-from appliance.archive.report import render_report
+from appliance.archive.report import render_report, state_words
+from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import LOG_TRACK, VIDEO_TRACK, LocalSession
 from appliance.archive.settings import find_config
 from appliance.archive.timecode import clock_text, span_text
@@ -47,10 +48,13 @@ from appliance.archive.verify import (
 )
 from appliance.clock import SystemClock
 from appliance.config import ArchiveConfig, load_config
-from appliance.errors import BadInput
+from appliance.errors import ApplianceError, BadInput, StoreFailed
+from appliance.evf.errors import EvfError
+from appliance.hardening import protect_memory
 
 if TYPE_CHECKING:
     from appliance.archive.bucket import Bucket
+    from appliance.evf.recipients import RepresentativeKey
 
 app = typer.Typer(
     help="The institution's own tool for its recordings.",
@@ -112,6 +116,8 @@ def pull_session(
     )
     for name in pulled.unnamed:
         typer.echo(f"left in the storage, not named in the manifest: {name}")
+    for name in pulled.left_over:
+        typer.echo(f"still in the storage though it was replaced, run rewrap again: {name}")
 
 
 @app.command("verify")
@@ -121,11 +127,10 @@ def verify(
     """Hold every file against the signed manifest. Needs no key and no storage."""
     session, _ = _verified(folder, config, say=True)
     manifest = session.manifest
-    gaps = sum(1 for gap in manifest.gaps if not gap.unwitnessed)
-    state = "complete" if not gaps else f"{gaps} gap" + ("s" if gaps > 1 else "")
+    _say_lines(session)
     typer.echo(
         f"session {manifest.sid} of exam {manifest.exam}, candidate {manifest.candidate_code}: nothing was altered; "
-        f"recording of {clock_text(session.end_90k)}, {state}"
+        f"recording of {clock_text(session.end_90k)}, {state_words(session.completeness)}"
     )
 
 
@@ -147,24 +152,55 @@ def open_session(
         _open_lone(session_dir, key, passphrase_file, out, events, config)
         return
     representative = load_representative(key, _passphrase(passphrase_file))
-    session, trust = _verified(session_dir, config, say=False)
-    keys = SessionKeys(session, representative, trust)
-    require_authentic_cuts(session, keys)
-    with _progress("opening") as (on_total, on_bytes), new_file(out) as stream:
-        on_total(sum(entry.size_bytes for entry in track_segments(session, VIDEO_TRACK)))
-        opened = write_video(session, keys, stream, on_bytes)
+    session, trust = _loaded(session_dir, config)
+    with new_file(out) as stream:
+        whole = _open_whole(session, representative, trust, stream, out)
+        if whole is None:
+            session = _held(session)
+            keys = SessionKeys(session, representative, trust)
+            require_authentic_cuts(session, keys)
+            with _progress("opening") as (on_total, on_bytes):
+                on_total(sum(entry.size_bytes for entry in track_segments(session, VIDEO_TRACK)))
+                opened = write_video(session, keys, stream, on_bytes)
+        else:
+            opened, keys = whole
     typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
     _say_cuts(session)
+    _say_rewrap(session)
     for note in opened.notes:
         typer.echo(f"note: {note}")
-    for gap in session.gaps:
-        if not gap.unwitnessed:
-            typer.echo(f"gap: {span_text(gap.start_90k, gap.end_90k)} {gap.cause}")
+    _say_lines(session)
     if events is not None:
-        document = events_document(session.manifest, session.gaps, read_log(session, keys).reports())
+        document = events_document(session.manifest, session.completeness, read_log(session, keys).reports())
         with new_file(events) as stream:
             stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
         typer.echo(f"{events}: {len(document['observations'])} observations. {NOTICE}")
+
+
+@app.command("open-salvaged")
+def open_salvaged(
+    folder: Annotated[
+        Path, typer.Argument(help="sessions/<sid> of a folder that invigil store salvage wrote")
+    ],
+    key: Key,
+    out: Annotated[Path, typer.Option("--out", help="MP4 file to write")],
+    passphrase_file: PassphraseFile = None,
+    force: Force = False,
+    config: Config = None,
+) -> None:
+    """Open a salvaged session, also round damage. What does not authenticate is left out and named."""
+    from appliance.archive.salvaged import salvaged_segments, write_salvaged_video
+
+    require_free(out, folder, force)
+    segments = salvaged_segments(folder)
+    trust = Trust.load(_settings(config))
+    representative = load_representative(key, _passphrase(passphrase_file))
+    with new_file(out) as stream:
+        opened = write_salvaged_video(segments, lambda path: LoneKeys(path, representative, trust), stream)
+    typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
+    for note in opened.notes:
+        typer.echo(f"note: {note}")
+    typer.echo("note: opened without its manifest: every record is authentic, completeness is not proven")
 
 
 @app.command("report")
@@ -190,6 +226,39 @@ def report(
         f"{out}: {len(log.reports())} observations in {len(track_segments(session, LOG_TRACK))} log segments"
     )
     _say_cuts(session)
+    _say_rewrap(session)
+
+
+@app.command("rewrap")
+def rewrap(
+    set_file: Annotated[Path, typer.Option("--set", help="the institution's newest recipient-set.json")],
+    key: Annotated[Path, typer.Option("--key", help="key file that opens the sessions now")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="folder of one session, or of many", show_default=False)
+    ] = None,
+    storage: Annotated[bool, typer.Option("--storage", help="all sessions in the storage instead")] = False,
+    exam: Annotated[str | None, typer.Option(help="with --storage: only this exam")] = None,
+    passphrase_file: PassphraseFile = None,
+    signer: Annotated[
+        Path | None, typer.Option("--signer", help="key file that stands in the new set, if --key does not")
+    ] = None,
+    signer_passphrase_file: Annotated[
+        Path | None, typer.Option("--signer-passphrase-file", help="its passphrase, in a file")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Wrap the keys of sessions anew for a new recipient set. Erases the wraps of who is no longer in it."""
+    if (folder is None) != storage:
+        raise BadInput("name either a folder or --storage", "invigil archive rewrap --help")
+    settings = _settings(config)
+    from appliance.archive.rewrap_all import bucket_jobs, folder_jobs, rewrap_all
+    from appliance.archive.rewrapping import load_task
+
+    jobs = folder_jobs(folder) if folder is not None else bucket_jobs(_bucket(settings), exam)
+    protect_memory("archive")
+    opener = load_representative(key, _passphrase(passphrase_file))
+    other = None if signer is None else load_representative(signer, _passphrase(signer_passphrase_file))
+    rewrap_all(jobs, load_task(set_file, settings, opener, other), typer.echo)
 
 
 def _bucket(settings: ArchiveConfig) -> Bucket:
@@ -214,6 +283,16 @@ def _settings(config: Path | None) -> ArchiveConfig:
     return load_config(find_config(config, Path.cwd(), Path.home()), ArchiveConfig)
 
 
+def _say_lines(session: LocalSession) -> None:
+    for line in session.completeness.lines:
+        typer.echo(f"{line.kind.value}: {span_text(line.start_90k, line.end_90k)} {line.cause}")
+
+
+def _say_rewrap(session: LocalSession) -> None:
+    if session.rewrapped.newest is not None:
+        typer.echo(f"note: {rewrap_words(session.rewrapped.newest)}")
+
+
 def _say_cuts(session: LocalSession) -> None:
     for words in cut_words(session):
         typer.echo(f"cut: {words}")
@@ -224,11 +303,32 @@ def _say_cuts(session: LocalSession) -> None:
         )
 
 
-def _verified(folder: Path, config: Path | None, *, say: bool) -> tuple[LocalSession, Trust]:
+def _loaded(folder: Path, config: Path | None) -> tuple[LocalSession, Trust]:
     if not folder.is_dir():
         raise BadInput(f"no folder {folder}", "name the folder that invigil archive pull wrote")
     trust = Trust.load(_settings(config))
-    session = LocalSession.load(folder, trust)
+    return LocalSession.load(folder, trust), trust
+
+
+def _open_whole(
+    session: LocalSession, representative: RepresentativeKey, trust: Trust, stream: BinaryIO, out: Path
+) -> tuple[OpenedVideo, SessionKeys] | None:
+    """Verified and opened at once; None, and nothing in `stream`, when anything about the session is not whole."""
+    try:
+        keys = SessionKeys(session, representative, trust)
+        with _progress("opening") as (on_total, on_bytes):
+            on_total(sum(entry.size_bytes for entry in track_segments(session, VIDEO_TRACK)))
+            return write_whole_video(session, keys, stream, out, on_bytes), keys
+    except StoreFailed:
+        raise  # of the film's own disk
+    except (ApplianceError, EvfError, OSError):
+        # Verifying by itself names the file and the span, or finds a cut that leaves something to open.
+        stream.truncate(0)
+        return None
+
+
+def _held(session: LocalSession, *, say: bool = False) -> LocalSession:
+    """The session with every file held against its manifest, and its cuts."""
     with _progress("verifying") as (on_total, on_bytes):
         on_total(bytes_to_read(session))
         checks = check_files(session, on_bytes)
@@ -237,7 +337,12 @@ def _verified(folder: Path, config: Path | None, *, say: bool) -> tuple[LocalSes
             typer.echo(check.line())
         require_whole(checks)
     require_unaltered(checks)
-    return replace(session, cuts=cuts(checks)), trust
+    return replace(session, cuts=cuts(checks))
+
+
+def _verified(folder: Path, config: Path | None, *, say: bool) -> tuple[LocalSession, Trust]:
+    session, trust = _loaded(folder, config)
+    return _held(session, say=say), trust
 
 
 def _open_lone(
@@ -266,9 +371,15 @@ def _open_lone(
 @contextmanager
 def _progress(words: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """(on_total, on_bytes) of a bar on stderr; silent where stderr is no terminal."""
-    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield (lambda _total: None, lambda _count: None)
+        return
+    # loaded only where somebody looks
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(words, total=None)
         yield (
             lambda total: bar.update(task, total=max(total, 1)),

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.archive.observations import Subject
 from appliance.archive.opening import lost_words, open_ended_words, track_segments
 from appliance.archive.report import ReportFacts, Signature
+from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import VIDEO_TRACK, LocalSession
 from appliance.archive.timecode import RATE_HZ
 from appliance.archive.timeline import Span
@@ -40,8 +41,9 @@ def report_facts(
         duration_90k=max(session.end_90k, max((gap.end_90k for gap in manifest.gaps), default=0)),
         retain_until=manifest.retain_until,
         recorded=_joined([(entry.start_90k, session.there_until_90k(entry)) for entry in video]),
-        gaps=session.gaps,
+        completeness=session.completeness,
         notes=(
+            *((rewrap_words(session.rewrapped.newest),) if session.rewrapped.newest else ()),
             *cut_words(session),
             *(
                 open_ended_words(entry)

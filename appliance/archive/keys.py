@@ -29,7 +29,7 @@ from appliance.evf.recipients import (
     RepresentativeKey,
     sign_recipient_set,
 )
-from appliance.evf.signed import decode_base64
+from appliance.evf.recipients import read_representative as parse_representative
 from appliance.policy import Code, ExamPolicy, parse_policy, sign_policy, verify_policy
 from appliance.trust import load_public_key
 
@@ -37,6 +37,7 @@ MIN_PASSPHRASE_CHARACTERS = 12
 ROOT_KIND = "institution-root"
 REPRESENTATIVE_FORMAT = "invigil representative"
 MAX_SMALL_FILE_BYTES = 1 << 20
+_REPRESENTATIVE_FIELDS = {"format", "kid", "name", "public_key", "signing_key", "v"}
 _CODE: TypeAdapter[str] = TypeAdapter(Code)
 
 
@@ -94,6 +95,7 @@ def create_representative(folder: Path, name: str, passphrase: str) -> Represent
         "kid": person.kid,
         "name": person.name,
         "public_key": base64.b64encode(person.public_key).decode(),
+        "signing_key": base64.b64encode(person.signing_key).decode(),
         "v": 1,
     }
     _write_pair(
@@ -109,19 +111,17 @@ def read_representative(path: Path) -> Representative:
     """A representative's public JSON; raises BadInput naming the file."""
     try:
         fields = json.loads(read_file(path, MAX_SMALL_FILE_BYTES))
-        if not isinstance(fields, dict) or set(fields) != {"format", "kid", "name", "public_key", "v"}:
+        if not isinstance(fields, dict) or set(fields) != _REPRESENTATIVE_FIELDS:
             raise EvfError("unknown or missing keys")
         if (fields["format"], fields["v"]) != (REPRESENTATIVE_FORMAT, 1):
             raise EvfError("another format or version")
-        person = Representative(fields["kid"], decode_base64(fields["public_key"]), fields["name"])
-        person.hpke_key()
+        return parse_representative(fields)
     except BadInput:
         raise
     except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} is not a representative's public key: {error}", "invigil keys representative writes it"
         ) from error
-    return person
 
 
 def create_recipient_set(
@@ -144,9 +144,11 @@ def create_recipient_set(
 
 def sign_policy_file(path: Path, root: RootKey) -> tuple[ExamPolicy, dict[str, Any]]:
     """Read a policy in TOML and sign it; raises BadInput naming the file and the key."""
+    data = read_file(path, MAX_SMALL_FILE_BYTES)
     try:
-        body = tomllib.loads(read_file(path, MAX_SMALL_FILE_BYTES).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        body = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        # no TOML, no UTF-8, a number or a nesting beyond all measure
         raise BadInput(
             f"{path} is not TOML: {error}", "each line is key = value; text stands in quotes"
         ) from error

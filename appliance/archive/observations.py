@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from appliance.archive.timecode import RATE_HZ, seconds
 from appliance.errors import EvidenceBroken
-from appliance.evidence.manifest import Gap, Manifest
+from appliance.evidence.completeness import Completeness, Kind, Line
+from appliance.evidence.manifest import Manifest
 from appliance.policy import Strict, first_problem
 from appliance.protocol import ObservationReport
 
@@ -87,30 +88,40 @@ def end_90k(report: ObservationReport) -> int:
 
 
 def events_document(
-    manifest: Manifest, gaps: Sequence[Gap], reports: Sequence[ObservationReport]
+    manifest: Manifest, completeness: Completeness, reports: Sequence[ObservationReport]
 ) -> dict[str, Any]:
     """What `open --events` writes (F132); `end_s` is null for an observation that the log never closed.
 
-    `gaps`: the manifest's, and what files lack that were cut later. docs/schemas/events.schema.json is its schema.
-    `unwitnessed` is footage that exists, from a time when the room controller could not see it grow; `lost` are
-    records that the desk's disk lost afterwards.
+    `completeness`: the manifest's, and what files lack that were cut later. docs/schemas/events.schema.json is its
+    schema. `unwitnessed` is footage that exists, from a time when the room controller could not see it grow; `lost`
+    are records that the desk's disk lost afterwards; `findings` are about picture and clock of footage that is there.
     """
     subject = Subject.of(manifest)
+    by_kind: dict[str, list[dict[str, Any]]] = {"gaps": [], "unwitnessed": [], "findings": []}
+    for line in completeness.lines:
+        if line.kind is Kind.GAP:
+            by_kind["gaps"].append(_span(line))
+        elif line.kind is Kind.UNWITNESSED:
+            by_kind["unwitnessed"].append(_span(line))
+        elif line.kind is not Kind.LOST:
+            by_kind["findings"].append({**_span(line), "kind": line.kind.value})
     return {
         "sid": subject.sid,
         "exam": subject.exam,
         "candidate_code": subject.candidate_code,
         "policy": {"id": subject.policy_id, "version": subject.policy_version},
         "observations": [_observation(report) for report in reports],
-        "gaps": [_gap(gap) for gap in gaps if not gap.unwitnessed],
+        "complete": completeness.complete,
+        "gaps": by_kind["gaps"],
         "lost": [{"time_s": seconds(leaf.time_90k), "cause": leaf.cause} for leaf in manifest.lost],
-        "unwitnessed": [_gap(gap) for gap in gaps if gap.unwitnessed],
+        "unwitnessed": by_kind["unwitnessed"],
+        "findings": by_kind["findings"],
         "notice": NOTICE,
     }
 
 
-def _gap(gap: Gap) -> dict[str, Any]:
-    return {"start_s": seconds(gap.start_90k), "end_s": seconds(gap.end_90k), "cause": gap.cause}
+def _span(line: Line) -> dict[str, Any]:
+    return {"start_s": seconds(line.start_90k), "end_s": seconds(line.end_90k), "cause": line.cause}
 
 
 def _observation(report: ObservationReport) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The plaintext goes only into the stream that the caller gives; what does not aut
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from appliance.evf.keyfile import MAX_FILE_BYTES as MAX_KEY_FILE_BYTES
 from appliance.evf.keys import EpochKey, secret_at
 from appliance.evf.reader import Outcome, Record, SegmentReader
 from appliance.evf.recipients import RepresentativeKey
+from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
+from appliance.evf.rewraps import Rewrap, rewrap_version, verify_rewrap
 from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
 from appliance.evf.wraps import WrapContext, open_wrap, read_wrap
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
@@ -60,7 +63,10 @@ def load_representative(key_file: Path, passphrase: str) -> RepresentativeKey:
 
 
 class SessionKeys:
-    """Every K(0) of a session that the representative can open, by epoch and class; made from verified wraps."""
+    """Every K(0) of a session that the representative can open, by epoch and class; made from verified wraps.
+
+    A re-wrap that is for this person comes first, then the desk's own wraps as far as they are still there.
+    """
 
     def __init__(self, session: LocalSession, representative: RepresentativeKey, trust: Trust) -> None:
         self._session = session
@@ -68,7 +74,10 @@ class SessionKeys:
         self._trust = trust
         self._wraps: dict[tuple[int, str], str] = {}
         self._opened: dict[tuple[int, str], EpochKey] = {}
+        self._newest = session.rewrapped.newest
         for wrap in session.manifest.wraps:
+            if self._newest is not None and not session.path(wrap.name).exists():
+                continue  # erased; `verify` says whether on purpose
             context = self._context(wrap.name)
             self._wraps[context.epoch, context.cls] = wrap.name
 
@@ -90,14 +99,17 @@ class SessionKeys:
         """See `Keys`."""
         place = (header.epoch, header.cls)
         if place not in self._opened:
-            name = self._wraps.get(place)
-            if name is None:
-                raise EvidenceBroken(
-                    f"no wrapped key for epoch {header.epoch}, class {header.cls}", _REPORT_BUG
-                )
-            evk = read_file(self._session.path(name), MAX_WRAP_BYTES)
-            self._opened[place] = unwrap(name, evk, self._representative, self._trust, self._session)
+            self._opened[place] = self._open(*place)
         return secret_at(self._opened[place], header.track, header.seg)
+
+    def _open(self, epoch: int, cls: str) -> EpochKey:
+        newest, name = self._newest, self._wraps.get((epoch, cls))
+        if newest is not None and (name is None or self._representative.kid in newest.kids):
+            return unwrap_again(newest, epoch, cls, self._representative, self._trust)
+        if name is None:
+            raise EvidenceBroken(f"no wrapped key for epoch {epoch}, class {cls}", _REPORT_BUG)
+        evk = read_file(self._session.path(name), MAX_WRAP_BYTES)
+        return unwrap(name, evk, self._representative, self._trust, self._session)
 
 
 def unwrap(
@@ -109,13 +121,30 @@ def unwrap(
         return open_wrap(evk, representative, device_key)
     except NotARecipient as error:
         _, wraps = read_wrap(evk, device_key)
-        people = ", ".join(_person(kid, trust) for kid in wraps)
-        raise NotTrusted(
-            f"key {_person(representative.kid, trust)} is not among the recipients of this recording: {people}",
-            "open it with one of their keys, or ask one of them to open it for you",
-        ) from error
+        raise _no_recipient(representative, [_person(kid, trust) for kid in wraps], trust) from error
     except EvfError as error:
         raise EvidenceBroken(f"{name}: {error}", error.hint) from error
+
+
+def unwrap_again(
+    rewrap: Rewrap, epoch: int, cls: str, representative: RepresentativeKey, trust: Trust
+) -> EpochKey:
+    """K(0) of one epoch and class from a verified re-wrap; errors as `unwrap`."""
+    try:
+        return rewrap.open(epoch, cls, representative)
+    except NotARecipient as error:
+        people = [f"{person.name} ({person.kid[:8]})" for person in rewrap.recipients.representatives]
+        raise _no_recipient(representative, people, trust) from error
+    except EvfError as error:
+        raise EvidenceBroken(f"{rewrap.name}: {error}", error.hint) from error
+
+
+def _no_recipient(representative: RepresentativeKey, people: list[str], trust: Trust) -> NotTrusted:
+    return NotTrusted(
+        f"key {_person(representative.kid, trust)} is not among the recipients of this recording: "
+        f"{', '.join(people)}",
+        "open it with one of their keys, or ask one of them to open it for you",
+    )
 
 
 @dataclass(frozen=True)
@@ -162,17 +191,24 @@ def write_video(
 ) -> OpenedVideo:
     """All segments of the video track as one fragmented MP4 into `out`."""
     film = Film(out)
-    notes: list[str] = []
-    segments = track_segments(session, VIDEO_TRACK)
-    for entry in segments:
+    for entry in track_segments(session, VIDEO_TRACK):
         for record in _records(session, entry, keys):
             film.add(entry.name, record)
             on_bytes(record.length_bytes)
-        if entry.outcome == Outcome.OPEN_ENDED.value and entry.name not in session.cuts:
-            notes.append(open_ended_words(entry))
+    return opened_video(session, film.fragments)
+
+
+def opened_video(session: LocalSession, fragments: int) -> OpenedVideo:
+    """What to say of a film of that many fragments: where it stops short and why."""
+    segments = track_segments(session, VIDEO_TRACK)
+    notes = [
+        open_ended_words(entry)
+        for entry in segments
+        if entry.outcome == Outcome.OPEN_ENDED.value and entry.name not in session.cuts
+    ]
     notes.extend(lost_words(leaf) for leaf in session.manifest.lost)
     end_90k = max((session.there_until_90k(entry) for entry in segments), default=0)
-    return OpenedVideo(film.fragments, end_90k, tuple(notes))
+    return OpenedVideo(fragments, end_90k, tuple(notes))
 
 
 def read_log(session: LocalSession, keys: Keys) -> ObservationLog:
@@ -237,7 +273,10 @@ def write_lone_segment(path: Path, keys: Keys, out: BinaryIO, on_bytes: Callable
 
 
 class LoneKeys:
-    """The key of one segment file from the .evk beside it, or in ../wraps as `pull` lays it out."""
+    """The key of one segment file from the .evk beside it, or in ../wraps as `pull` lays it out.
+
+    The newest re-wrap that the institution's root stands behind comes before the desk's own wrap.
+    """
 
     def __init__(self, segment: Path, representative: RepresentativeKey, trust: Trust) -> None:
         self._segment = segment
@@ -247,12 +286,30 @@ class LoneKeys:
     def secret_for(self, header: Header) -> bytes:
         """See `Keys`."""
         name = f"{header.sid}.{header.epoch}.{header.cls}.evk"
-        places = (self._segment.parent / name, self._segment.parent.parent / "wraps" / name)
-        path = next((place for place in places if place.is_file()), None)
+        folders = (self._segment.parent, self._segment.parent.parent / "wraps")
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        rewrap = self._newest(folders, header.sid)
+        if rewrap is not None and (path is None or self._representative.kid in rewrap.kids):
+            key = unwrap_again(rewrap, header.epoch, header.cls, self._representative, self._trust)
+            return secret_at(key, header.track, header.seg)
         if path is None:
             raise BadInput(f"no {name} beside {self._segment}", "put the wrapped key into the same folder")
         key = unwrap(name, read_file(path, MAX_WRAP_BYTES), self._representative, self._trust, None)
         return secret_at(key, header.track, header.seg)
+
+    def _newest(self, folders: Iterable[Path], sid: str) -> Rewrap | None:
+        found = {
+            version: path
+            for folder in folders
+            for path in folder.glob(f"{sid}.r*.evk")
+            if (version := rewrap_version(path.name, sid)) is not None
+        }
+        for version in sorted(found, reverse=True):
+            with contextlib.suppress(EvfError):  # another file of that name: an older one may hold
+                rewrap = verify_rewrap(read_file(found[version], MAX_REWRAP_BYTES), self._trust.root_key)
+                if (rewrap.sid, rewrap.recipients.version) == (sid, version):
+                    return rewrap
+        return None
 
 
 def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable[Record]:

@@ -50,6 +50,31 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def allocate(fd: int, size_bytes: int, target: Path) -> None:
+    """Own the room before the work; NoSpace for `target` when there is none. Else the writes themselves will say."""
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    except OSError as error:
+        if error.errno == ENOSPC:
+            raise write_failure(target, error) from error
+
+
+def write_at(fd: int, data: bytes | memoryview, offset_bytes: int, target: Path) -> None:
+    """Every byte at its place in the file, whoever else writes to it; StoreFailed or NoSpace for `target`."""
+    rest = memoryview(data)
+    try:
+        while rest:
+            written = os.pwrite(fd, rest, offset_bytes)
+            rest, offset_bytes = rest[written:], offset_bytes + written
+    except OSError as error:
+        raise write_failure(target, error) from error
+
+
+def begin_sync(fd: int, begin_bytes: int, end_bytes: int) -> None:
+    """Have the kernel begin to write a span that is done (Linux, mm/fadvise.c), so that `fsync` finds little left."""
+    os.posix_fadvise(fd, begin_bytes, end_bytes - begin_bytes, os.POSIX_FADV_DONTNEED)
+
+
 def write_failure(target: Path, error: OSError) -> StoreFailed:
     """The named error for an OSError met while writing `target`."""
     kind = NoSpace if error.errno == ENOSPC else StoreFailed

@@ -49,6 +49,7 @@ code{font:12px/1.6 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywh
 .timeline .axis{stroke:var(--soft);stroke-width:1}
 .recorded{fill:var(--recorded)}
 .unwitnessed{fill:var(--recorded);stroke:var(--gap);stroke-width:1.5;stroke-dasharray:3 2}
+.finding{fill:var(--technical)}
 .gap{fill:var(--ground);stroke:var(--gap);stroke-width:1.5}
 .timeline g>.span{stroke:inherit;stroke-width:4;stroke-opacity:.55}
 .key{display:flex;flex-wrap:wrap;gap:4px 24px;padding:0;margin:8px 0 0;

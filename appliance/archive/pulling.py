@@ -16,6 +16,7 @@ from pathlib import Path
 
 from appliance.archive.bucket import PARALLEL, Bucket, StoredSession
 from appliance.archive.output import write_failure
+from appliance.archive.rewrapped import read_rewrapped
 from appliance.archive.session import (
     SEGMENTS,
     WHOLE_SESSION,
@@ -27,6 +28,8 @@ from appliance.archive.session import (
 from appliance.archive.timecode import span_text
 from appliance.archive.trust import Trust
 from appliance.errors import EvidenceBroken, NoSpace, Refused
+from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
+from appliance.evf.rewraps import rewrap_version
 from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Manifest
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, MAX_MESSAGE_BYTES
 
@@ -47,12 +50,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Pulled:
-    """Where the session is; `kept` files were there already, `unnamed` objects were left in the storage."""
+    """Where the session is; `kept` files were there already, `unnamed` objects were left in the storage.
+
+    `left_over`: wraps of somebody who was removed, which should have been erased there.
+    """
 
     folder: Path
     fetched: int
     kept: int
     unnamed: tuple[str, ...]
+    left_over: tuple[str, ...] = ()
 
 
 def pull(
@@ -82,22 +89,34 @@ def pull(
     approval_bytes = bucket.read(stored.exam, stored.sid, APPROVAL_NAME, MAX_MESSAGE_BYTES)
     trusted_approval(approval_bytes, manifest_bytes, manifest, trust)
 
+    rewraps = {
+        name: bucket.read(stored.exam, stored.sid, name, MAX_REWRAP_BYTES)
+        for name in sorted(stored.objects)
+        if rewrap_version(name, stored.sid) is not None
+    }
+    rewrapped = read_rewrapped(rewraps.items(), manifest, trust.root_key)
+
     folder = out / stored.sid
     _prepare(folder)
-    wanted = _wanted(manifest)
+    # what somebody erased on purpose is not missed; one that no valid re-wrap replaces is
+    wanted = [one for one in _wanted(manifest) if not rewrapped.erased(one.name)]
     missing = [one for one in wanted if not _is_there(place(folder, one.name), one)]
     needed = sum(one.size_bytes for one in missing)
     on_total(needed)
     _require_space(folder, needed)
     _fetch_all(bucket, stored, folder, missing, on_bytes)
+    for name in rewrapped.valid:
+        _write_small(place(folder, name), rewraps[name])
     _write_small(place(folder, APPROVAL_NAME), approval_bytes)
     _write_small(place(folder, MANIFEST_NAME), manifest_bytes)
-    named = {one.name for one in wanted} | {MANIFEST_NAME, APPROVAL_NAME}
+    named = {one.name for one in wanted} | {MANIFEST_NAME, APPROVAL_NAME, *rewrapped.valid}
+    left_over = {name for name in stored.objects if rewrapped.erased(name)}
     return Pulled(
         folder=folder,
-        fetched=len(missing),
+        fetched=len(missing) + len(rewrapped.valid),
         kept=len(wanted) - len(missing),
-        unnamed=tuple(sorted(set(stored.objects) - named)),
+        unnamed=tuple(sorted(set(stored.objects) - named - left_over)),
+        left_over=tuple(sorted(left_over)),
     )
 
 

@@ -11,9 +11,9 @@ from html import escape
 
 from appliance.archive.observations import NOTICE, Subject, end_90k
 from appliance.archive.page_style import STYLE
-from appliance.archive.timecode import duration_text, seconds, span_text
+from appliance.archive.timecode import clock_text, duration_text, seconds, span_text
 from appliance.archive.timeline import Span, mark, timeline
-from appliance.evidence.manifest import Gap
+from appliance.evidence.completeness import Completeness, Kind, Line
 from appliance.policy import Level
 from appliance.protocol import ObservationReport
 
@@ -43,7 +43,7 @@ class ReportFacts:
     duration_90k: int
     retain_until: str
     recorded: tuple[Span, ...]
-    gaps: tuple[Gap, ...]
+    completeness: Completeness
     lost: int
     notes: tuple[str, ...]
     cut: int
@@ -54,6 +54,20 @@ class ReportFacts:
     approved_by: str
     approved_at: str
     verified_at: str
+
+
+def state_words(completeness: Completeness) -> str:
+    """complete, or how many gaps, losses and other things there are."""
+    if completeness.complete:
+        return "complete"
+    kinds = [line.kind for line in completeness.lines]
+    gaps, lost = kinds.count(Kind.GAP), kinds.count(Kind.LOST)
+    counts = ((gaps, "gap"), (lost, "loss"), (len(kinds) - gaps - lost, "other finding"))
+    return ", ".join(
+        f"{count} {name}{'' if count == 1 else 'es' if name == 'loss' else 's'}"
+        for count, name in counts
+        if count
+    )
 
 
 def render_report(facts: ReportFacts) -> str:
@@ -88,20 +102,19 @@ def render_report(facts: ReportFacts) -> str:
 
 def _completeness(facts: ReportFacts) -> str:
     length = duration_text(seconds(facts.duration_90k))
-    gaps = [gap for gap in facts.gaps if not gap.unwitnessed]
-    if not gaps and not facts.lost and not facts.cut:
+    lines = facts.completeness.lines
+    gaps = [line for line in lines if line.kind is Kind.GAP]
+    if facts.completeness.complete and not facts.cut:
         head = f"The recording is complete: {length} without a gap."
     else:
         count = "no gap" if not gaps else "one gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
         head = f"The recording of {length} has {count}."
         if facts.lost:
             head = f"The recording of {length} has {count} and {facts.lost} records that the desk lost."
-    items = [
-        f"<strong>Gap</strong> {_span_words(gap)}: {escape(gap.cause)}"
-        if not gap.unwitnessed
-        else f"Recorded, but not witnessed by the room at that time: {_span_words(gap)}: {escape(gap.cause)}"
-        for gap in facts.gaps
-    ]
+        elif not gaps and not facts.cut:
+            head = f"The recording of {length} has no gap, but not all is as promised."
+    # each lost record stands among the notes, with its file
+    items = [_line(line) for line in lines if line.kind is not Kind.LOST]
     items.extend(escape(words) for words in facts.notes)
     listed = "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else ""
     words = "Every file, signature and hash was verified; nothing was altered after the session."
@@ -111,13 +124,24 @@ def _completeness(facts: ReportFacts) -> str:
             f"{count} cut after the recording. What is left of it, and everything else, was verified; the root that "
             "the room witnessed cannot be computed without the missing records."
         )
-    kind = "state partial" if gaps or facts.lost or facts.cut else "state"
+    kind = "state" if facts.completeness.complete and not facts.cut else "state partial"
     return f'<div class="{kind}"><p class="head">{head}</p><p>{words}</p>{listed}</div>'
 
 
-def _span_words(gap: Gap) -> str:
-    length = duration_text(seconds(gap.end_90k - gap.start_90k))
-    return f"{span_text(gap.start_90k, gap.end_90k)} ({length})"
+def _line(line: Line) -> str:
+    words = escape(line.cause)
+    if line.kind is Kind.GAP:
+        return f"<strong>Gap</strong> {_span_words(line)}: {words}"
+    if line.kind is Kind.UNWITNESSED:
+        return f"Recorded, but not witnessed by the room at that time: {_span_words(line)}: {words}"
+    return f"Recorded, but not as promised: {_span_words(line)}: {words}"
+
+
+def _span_words(line: Line) -> str:
+    if line.start_90k == line.end_90k:
+        return clock_text(line.start_90k)
+    length = duration_text(seconds(line.end_90k - line.start_90k))
+    return f"{span_text(line.start_90k, line.end_90k)} ({length})"
 
 
 def _session(facts: ReportFacts) -> str:
@@ -140,8 +164,13 @@ def _session(facts: ReportFacts) -> str:
 
 
 def _picture(facts: ReportFacts) -> str:
-    picture = timeline(facts.duration_90k, facts.recorded, facts.gaps, facts.reports)
-    spans = {"recorded": "recorded", "unwitnessed": "recorded, not witnessed", "gap": "gap"}
+    picture = timeline(facts.duration_90k, facts.recorded, facts.completeness.lines, facts.reports)
+    spans = {
+        "recorded": "recorded",
+        "unwitnessed": "recorded, not witnessed",
+        "finding": "recorded, picture or clock not as promised",
+        "gap": "gap",
+    }
     key = "".join(
         f'<li><svg class="mark" viewBox="0 0 16 16" aria-hidden="true">'
         f'<rect class="{name}" x="1" y="4" width="14" height="8"/></svg>{words}</li>'

@@ -14,8 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from appliance.archive.reading import read_file
+from appliance.archive.rewrapped import Rewrapped, read_rewrapped
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
+from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
+from appliance.evf.rewraps import rewrap_version
+from appliance.evidence.completeness import Completeness, completeness_of
 from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Gap, Manifest, SegmentEntry, verify_manifest
 from appliance.protocol import (
@@ -46,6 +50,7 @@ class LocalSession:
     approval: Command
     approval_sha256: str
     release: Release
+    rewrapped: Rewrapped
     cuts: Mapping[str, Cut] = field(default_factory=dict)
 
     @classmethod
@@ -71,20 +76,18 @@ class LocalSession:
             approval=approval,
             approval_sha256=hashlib.sha256(approval_bytes).hexdigest(),
             release=release,
+            rewrapped=read_rewrapped(_rewraps(folder, manifest.sid), manifest, trust.root_key),
         )
 
     @property
     def device_certificate(self) -> x509.Certificate:
         """The desk node's certificate, which `load` held against the room CA."""
-        return x509.load_pem_x509_certificate(self.manifest.chain_pem[0].encode("ascii"))
+        return device_certificate(self.manifest)
 
     @property
     def device_key(self) -> Ed25519PublicKey:
         """The desk node's key."""
-        key = self.device_certificate.public_key()
-        if not isinstance(key, Ed25519PublicKey):
-            raise NotTrusted("device certificate does not hold an Ed25519 key")
-        return key
+        return device_key(self.manifest)
 
     @property
     def end_90k(self) -> int:
@@ -97,27 +100,47 @@ class LocalSession:
         return entry.end_90k if cut is None else cut.until_90k
 
     @property
-    def gaps(self) -> tuple[Gap, ...]:
-        """The manifest's gaps and what cut files lack, in order of time."""
+    def completeness(self) -> Completeness:
+        """What its certificate says, and besides what cut files lack."""
         missing = [
             Gap(cut.until_90k, entry.end_90k, _cut_cause(entry), False)
             for entry in self.manifest.segments
             if (cut := self.cuts.get(entry.name)) and cut.missing
         ]
-        return tuple(sorted((*self.manifest.gaps, *missing), key=lambda gap: (gap.start_90k, gap.end_90k)))
+        return completeness_of(self.manifest, missing)
 
     def path(self, name: str) -> Path:
         """Where a file that the manifest names lies."""
         return place(self.folder, name)
 
     def unnamed_files(self) -> Iterator[str]:
-        """Files in the folder that the manifest does not name, ordered."""
+        """Files in the folder that the manifest does not name, ordered; what is named like a re-wrap apart."""
         named = {self.folder / MANIFEST_NAME, self.folder / APPROVAL_NAME}
+        named.update(self.path(name) for name in (*self.rewrapped.valid, *self.rewrapped.problems))
         named.update(self.path(segment.name) for segment in self.manifest.segments)
         named.update(self.path(wrap.name) for wrap in self.manifest.wraps)
         for path in sorted(self.folder.rglob("*")):
             if path not in named and (path.is_symlink() or not path.is_dir()):
                 yield str(path.relative_to(self.folder))
+
+
+def _rewraps(folder: Path, sid: str) -> Iterator[tuple[str, bytes]]:
+    for path in sorted((folder / WRAPS).glob(f"{sid}.r*.evk")):
+        if rewrap_version(path.name, sid) is not None and path.is_file() and not path.is_symlink():
+            yield path.name, read_file(path, MAX_REWRAP_BYTES)
+
+
+def device_certificate(manifest: Manifest) -> x509.Certificate:
+    """The desk node's certificate in a verified manifest."""
+    return x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
+
+
+def device_key(manifest: Manifest) -> Ed25519PublicKey:
+    """Its key."""
+    key = device_certificate(manifest).public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        raise NotTrusted("device certificate does not hold an Ed25519 key")
+    return key
 
 
 def _cut_cause(entry: SegmentEntry) -> str:

@@ -10,7 +10,7 @@ from html import escape
 
 from appliance.archive.observations import end_90k
 from appliance.archive.timecode import RATE_HZ, clock_text, duration_text, span_text
-from appliance.evidence.manifest import Gap
+from appliance.evidence.completeness import Kind, Line
 from appliance.policy import Level
 from appliance.protocol import ObservationReport
 
@@ -48,7 +48,7 @@ def mark(level: Level | None, technical: bool) -> str:
 def timeline(
     duration_90k: int,
     recorded: Sequence[Span],
-    gaps: Sequence[Gap],
+    lines: Sequence[Line],
     reports: Sequence[ObservationReport],
 ) -> str:
     """The picture; every bar carries its words as a title, and the table below it says the same in text."""
@@ -58,7 +58,7 @@ def timeline(
         return _LEFT + (_RIGHT - _LEFT) * min(max(time_90k, 0), length) / length
 
     lanes = _lanes(reports)
-    parts = [_recording_lane(at, recorded, gaps)]
+    parts = [_recording_lane(at, recorded, lines)]
     y = _TOP + _LANE
     for number, (label, technical, members) in enumerate(lanes):
         if technical and (number == 0 or not lanes[number - 1][1]):
@@ -68,7 +68,7 @@ def timeline(
         parts.extend(_observation(at, y + _LANE / 2, report) for report in members)
         y += _LANE
     parts.insert(0, _axis(at, length, y))
-    missing = sum(1 for gap in gaps if not gap.unwitnessed)
+    missing = sum(1 for line in lines if line.kind is Kind.GAP)
     spoken = f"timeline of {clock_text(length)} with {missing} gaps and {len(reports)} observations"
     return (
         f'<svg class="timeline" viewBox="0 0 {_WIDTH} {y + 28}" role="img" aria-label="{spoken}">'
@@ -90,15 +90,15 @@ def _short(label: str) -> str:
     return label if len(label) <= 24 else label[:23] + "…"
 
 
-def _recording_lane(at: _Place, recorded: Sequence[Span], gaps: Sequence[Gap]) -> str:
+def _recording_lane(at: _Place, recorded: Sequence[Span], lines: Sequence[Line]) -> str:
     y = _TOP + (_LANE - _BAR) / 2
     parts = [f'<text class="lane" x="8" y="{_TOP + 18}">recording</text>']
     for start, end in recorded:
         parts.append(_bar("recorded", at(start), at(end), y, f"recorded {span_text(start, end)}"))
-    for gap in gaps:
-        name = "unwitnessed" if gap.unwitnessed else "gap"
-        words = f"{name} {span_text(gap.start_90k, gap.end_90k)}: {gap.cause}"
-        parts.append(_bar(name, at(gap.start_90k), at(gap.end_90k), y, words))
+    for line in sorted(lines, key=lambda line: line.missing):  # what is missing is drawn over what is not
+        name = "gap" if line.missing else "unwitnessed" if line.kind is Kind.UNWITNESSED else "finding"
+        words = f"{line.kind.value} {span_text(line.start_90k, line.end_90k)}: {line.cause}"
+        parts.append(_bar(name, at(line.start_90k), at(line.end_90k), y, words))
     return "".join(parts)
 
 

@@ -21,11 +21,15 @@ _SET_HINT = "fetch the recipient set that the institution signed"
 
 @dataclass(frozen=True)
 class Trust:
-    """`recipients`: key id -> name, only to explain; from a recipient-set.json beside the root key, if any."""
+    """`recipients`: key id -> name, only to explain; from a recipient-set.json beside the root key, if any.
+
+    `root_key` judges keys that were wrapped anew.
+    """
 
     institution: str
     room_ca: x509.Certificate
     controller_key: Ed25519PublicKey
+    root_key: Ed25519PublicKey
     recipients: dict[str, str]
 
     @classmethod
@@ -35,13 +39,12 @@ class Trust:
             institution=config.institution,
             room_ca=load_certificate(config.room_ca, _HINT),
             controller_key=load_public_key(config.controller_key, _HINT),
-            recipients=_recipients(config.root_key),
+            root_key=(root_key := load_public_key(config.root_key, _HINT)),
+            recipients=_recipients(config.root_key.with_name(RECIPIENT_SET_NAME), root_key),
         )
 
 
-def _recipients(root_key: Path) -> dict[str, str]:
-    path = root_key.with_name(RECIPIENT_SET_NAME)
-    root_public_key = load_public_key(root_key, _HINT)
+def _recipients(path: Path, root_public_key: Ed25519PublicKey) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:

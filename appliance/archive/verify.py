@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import LocalSession
 from appliance.archive.timecode import clock_text, span_text
 from appliance.errors import BadInput, EvidenceBroken
 from appliance.evidence.cut import Cut
-from appliance.evidence.manifest import Finding, verify_session
+from appliance.evidence.manifest import Finding, OpenedSegment, verify_session
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME
 
 
@@ -48,10 +49,14 @@ class FileCheck:
         )
 
 
-def check_files(session: LocalSession, on_bytes: Callable[[int], None]) -> list[FileCheck]:
+def check_files(
+    session: LocalSession,
+    on_bytes: Callable[[int], None],
+    opened: Mapping[str, OpenedSegment] | None = None,
+) -> list[FileCheck]:
     """Sizes, hashes, structure, the Merkle root under the cosigned checkpoint, and that nothing is extra.
 
-    `on_bytes` is told what was read; each segment is read twice (`bytes_to_read`).
+    `on_bytes` is told what was read; each segment is read twice (`bytes_to_read`), but for those in `opened`.
     """
 
     def open_file(name: str) -> BinaryIO:
@@ -64,9 +69,21 @@ def check_files(session: LocalSession, on_bytes: Callable[[int], None]) -> list[
             reason = (error.strerror or str(error)).lower()
             raise BadInput(f"cannot read {path}: {reason}", "check its permissions") from error
 
-    findings = verify_session(session.manifest, open_file)
-    broken = {finding.name: finding for finding in findings if not finding.declared}
+    findings = verify_session(session.manifest, open_file, opened)
+    broken = {
+        finding.name: finding
+        for finding in findings
+        if not finding.declared and not _erased_on_purpose(session, finding.name)
+    }
     found = [_judged(check, broken.get(check.name)) for check in _named(session)]
+    found.extend(
+        FileCheck(name, 0, session.end_90k, rewrap_words(rewrap))
+        for name, rewrap in session.rewrapped.valid.items()
+    )
+    found.extend(
+        FileCheck(name, 0, session.end_90k, "", f"is no re-wrap of this session: {problem}")
+        for name, problem in session.rewrapped.problems.items()
+    )
     found.extend(
         FileCheck(finding.name, finding.start_90k, finding.end_90k, "", finding.problem, declared=True)
         for finding in findings
@@ -169,7 +186,22 @@ def _named(session: LocalSession) -> Iterator[FileCheck]:
         )
     for wrap in manifest.wraps:
         start_90k, end_90k = _span_of_key(session, wrap.name)
-        yield FileCheck(wrap.name, start_90k, end_90k, "wrapped key")
+        yield FileCheck(wrap.name, start_90k, end_90k, _wrap_facts(session, wrap.name))
+
+
+def _wrap_facts(session: LocalSession, name: str) -> str:
+    newest = session.rewrapped.newest
+    if newest is None or not session.rewrapped.erased(name):
+        return "wrapped key"
+    if _erased_on_purpose(session, name):
+        return f"wrapped key, erased when {newest.name} replaced it"
+    return f"wrapped key, still there though {newest.name} replaced it: run invigil archive rewrap again"
+
+
+def _erased_on_purpose(session: LocalSession, name: str) -> bool:
+    """A wrap that is gone as a re-wrap says, which a representative signed; nothing else may be missing."""
+    path = session.path(name)
+    return session.rewrapped.erased(name) and not (path.exists() or path.is_symlink())
 
 
 def _span_of_key(session: LocalSession, name: str) -> tuple[int, int]:

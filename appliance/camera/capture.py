@@ -56,6 +56,11 @@ class Capture(threading.Thread):
         self._refused = False
         self._reopen_delay_s = reopen_delay_s
         self._stopping = threading.Event()
+        self._bitrate_bps = video.bitrate_bps
+
+    def set_bitrate(self, bitrate_bps: int) -> None:
+        """From any thread: the film's bitrate from the next fragment on, also after the camera was opened again."""
+        self._bitrate_bps = bitrate_bps
 
     def ask_to_stop(self) -> None:
         """Finish the open fragment, close the camera, put the light out; the thread ends when that is done."""
@@ -86,6 +91,7 @@ class Capture(threading.Thread):
                 frame = source.read(READ_TIMEOUT_S)
                 if frame is not None:
                     self._find()
+                    encoder.set_bitrate(self._bitrate_bps)
                     self._encode(assembly, frame)
                     self._pictures.show(frame)
         finally:

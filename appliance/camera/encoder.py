@@ -82,6 +82,7 @@ class FragmentEncoder:
         if encoder not in _ENCODERS:
             raise BadConfig(f"unknown encoder: {encoder}", f"use one of {', '.join(_ENCODERS)}")
         self._size = (width_px, height_px)
+        self._bitrate_bps = bitrate_bps
         self._period_90k = round(TICKS_PER_S / frame_rate_hz)
         # Half a period of tolerance keeps jitter from making every fragment one frame longer.
         self._fragment_90k = round(fragment_s * TICKS_PER_S) - self._period_90k // 2
@@ -106,6 +107,13 @@ class FragmentEncoder:
         # x264 writes its version and settings into an SEI message (type 6), which is no evidence.
         self._strip_sei = BitStreamFilterContext("filter_units=remove_types=6", self._stream)
 
+    def set_bitrate(self, bitrate_bps: int) -> None:
+        """From the next fragment on. The init stays the one of the first bitrate, so the film stays one film.
+
+        libx264 takes a new target while it encodes (libavcodec's `reconfig_encoder`); its peaks stay capped as before.
+        """
+        self._bitrate_bps = bitrate_bps
+
     @property
     def codec(self) -> str:
         """RFC 6381 name such as `avc1.42c01f`; empty until the init is out."""
@@ -121,6 +129,7 @@ class FragmentEncoder:
         due = self._key_90k is None or time_90k - self._key_90k >= self._fragment_90k
         if due or time_90k - self._last_90k > self._gap_90k:
             self._key_90k = time_90k
+            self._take_bitrate()
         self._last_90k = time_90k
         picture = frame.picture.reformat(*self._size, "yuv420p", threads=1)
         picture.pts = time_90k
@@ -142,6 +151,10 @@ class FragmentEncoder:
         self._container.close()
         self._end_span()
         return list(self._finished()) if self._key_90k is not None else []
+
+    def _take_bitrate(self) -> None:
+        if self._stream.bit_rate != self._bitrate_bps:
+            self._stream.bit_rate = self._bitrate_bps
 
     def _take(self, packet: Packet[VideoStream]) -> None:
         """A packet waits for the next, which tells its duration; a key frame ends a fragment at once."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
+from appliance.camera.picture_planes import small_bgr
 from appliance.camera.preview import preview_jpeg
 from appliance.camera.source import Frame
 from appliance.clock import Clock
@@ -62,29 +62,31 @@ class Pictures:
         ring_interval_s: float,
         watch: WatchLease | None,
         on_preview: Callable[[bytes], None],
+        look: Callable[[Frame], None] | None = None,
     ) -> None:
+        """`look`: takes every frame, and must not block."""
         self._ring = ring
+        self._look = look
         self._ring_interval_ns = round(ring_interval_s * 1e9)
         self._ring_due_ns = 0
         self._last_taken_ns = 0
         self._watch = watch
         self._on_preview = on_preview
-        # One for all frames: a frame's own would set up the scaler anew each time (measured: 1.33 against 1.06 ms).
+        self._preview_allowed = True
         self._reformatter = VideoReformatter()
+
+    def allow_preview(self, allowed: bool) -> None:
+        """From any thread: no preview while the disk's room runs short, however long somebody looks."""
+        self._preview_allowed = allowed
 
     def show(self, frame: Frame) -> None:
         """Hand on what is due of one frame."""
+        if self._look is not None:
+            self._look(frame)
         if self._ring is not None and self._ring_is_due(frame.taken_mono_ns):
-            small = self._reformatter.reformat(
-                frame.picture,
-                RING_WIDTH_PX,
-                RING_HEIGHT_PX,
-                "bgr24",
-                interpolation=Interpolation.BILINEAR,
-                threads=1,
-            )
-            self._ring.write(small.to_ndarray().astype(np.uint8, copy=False), frame.taken_mono_ns)
-        if self._watch is not None and self._watch.due():
+            small = small_bgr(frame.picture, RING_WIDTH_PX, RING_HEIGHT_PX, self._reformatter)
+            self._ring.write(small, frame.taken_mono_ns)
+        if self._preview_allowed and self._watch is not None and self._watch.due():
             self._on_preview(preview_jpeg(frame, width_px=PREVIEW_WIDTH_PX))
 
     def _ring_is_due(self, taken_ns: int) -> bool:

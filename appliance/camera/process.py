@@ -219,7 +219,11 @@ class CameraProcess:
         already_s = (self._clock.wall() - parse_utc(session.started)).total_seconds()
         held_bytes = self._store.reserve_again(wanted.footage_bytes(already_s))
         log.info("session.resumed sid=%s cause=%s reserved_bytes=%d", session.sid, cause, held_bytes)
-        self._run_session(session, wanted, self._recipient_set(), Interruption(covered_90k, cause))
+        # Steps that were noted in this boot are not to be noted again.
+        noted = [event.body for event in self._view.events(session.sid)] if same_boot else []
+        moved_ms = sum(body["by_ms"] for body in noted if body["kind"] == "clock_step")
+        after = Interruption(covered_90k, cause, moved_ms)
+        self._run_session(session, wanted, self._recipient_set(), after)
 
     def _finish(self, session: SessionRow, covered_90k: int, cause: str, ended: str) -> None:
         end_90k = wall_90k(session, parse_utc(ended))
@@ -329,6 +333,7 @@ class CameraProcess:
             faults.append("swap could get recording keys; see the node's log")
         if running is not None:
             running.assessed(rate_hz)
+            running.note_findings()
             faults += running.faults()
         facts: dict[str, Any] = {
             "type": "facts",

@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.camera.capture import Capture
+from appliance.camera.degrade import Degrade
 from appliance.camera.inbox import (
     CameraBack,
     CameraLost,
@@ -25,10 +26,11 @@ from appliance.camera.inbox import (
 )
 from appliance.camera.light import Light
 from appliance.camera.observations import SessionObservations
+from appliance.camera.picture_check import PictureCheck
 from appliance.camera.pictures import RING_HEIGHT_PX, RING_WIDTH_PX, Pictures, WatchLease
 from appliance.camera.recorder import EpochRecorder
 from appliance.camera.source import CameraSource
-from appliance.camera.timeline import Timeline
+from appliance.camera.timeline import Timeline, WallWatch
 from appliance.clock import Clock, utc_text
 from appliance.errors import BadConfig, CameraUnavailable, NoSpace
 from appliance.evf.recipients import RecipientSet
@@ -60,10 +62,14 @@ class Equipment:
 
 @dataclass(frozen=True)
 class Interruption:
-    """A session goes on: all up to `covered_90k` is recorded or named, `cause` is why there is nothing since."""
+    """A session goes on: all up to `covered_90k` is recorded or named, `cause` is why there is nothing since.
+
+    `clock_moved_ms`: what earlier lives in this boot noted of the wall clock's steps, in all.
+    """
 
     covered_90k: int
     cause: str
+    clock_moved_ms: int = 0
 
 
 class RunningSession:
@@ -98,12 +104,17 @@ class RunningSession:
         self._observations = SessionObservations(row.sid, self._recorder.epoch, self._recorder.observation)
         self._assessing = False
         self._ended: str | None = None
+        moved_ms = 0 if after is None else after.clock_moved_ms
+        self._wall = WallWatch.of(row, equipment.boot_id, equipment.clock, moved_ms)
+        self._stepped_ms = 0
+        self._check = PictureCheck(self._timeline.at_90k)
         self._ring = self._make_ring()
         pictures = Pictures(
             self._ring,
             1 / equipment.inference_rate_hz,
             equipment.watch if policy.preview else None,
             equipment.on_preview,
+            self._check.see,
         )
         self._capture = Capture(
             lambda: equipment.make_source(policy.video),
@@ -111,9 +122,18 @@ class RunningSession:
             policy.video,
             pictures,
             self._timeline.at_90k,
-            equipment.put_filmed,
+            self._put_filmed,
             after_90k=-1 if after is None else covered_90k,
         )
+        self._degrade = Degrade(
+            policy.duration_s,
+            policy.video.bitrate_bps,
+            equipment.store.footage_bytes_left,
+            self._recorder.notes,
+            pictures.allow_preview,
+            self._capture.set_bitrate,
+        )
+        self._check.start()
         self._capture.start()
         self._tell_durable()
 
@@ -189,6 +209,18 @@ class RunningSession:
             self._assessing = rate_hz is not None
             self._recorder.notes.event("assessment_began" if self._assessing else "assessment_stopped")
 
+    def note_findings(self) -> None:
+        """Keep as leaves what was found of picture, decoding and clock since the last call; once a second is usual."""
+        for span in self._check.take():
+            self._recorder.notes.event(
+                "picture", finding=span.finding, from_90k=span.from_90k, to_90k=span.to_90k
+            )
+        by_ms = self._wall.step_ms()
+        if by_ms is not None:
+            self._stepped_ms += by_ms
+            log.warning("clock.step by_ms=%d", by_ms)
+            self._recorder.notes.event("clock_step", at_90k=self._now_90k(), by_ms=by_ms)
+
     def observations_again(self) -> list[Message]:
         """For a peer that lost them."""
         return self._observations.again()
@@ -204,6 +236,10 @@ class RunningSession:
             faults.append("no room in memory for the frames that the models look at")
         elif self._policy.face and not self._assessing:
             faults.append("face and gaze are not being assessed")
+        faults += self._degrade.faults()
+        faults += self._check.faults if self.camera_open else []
+        if self._stepped_ms:
+            faults.append(f"the clock was set by {self._stepped_ms / 1000:+.1f} s while recording")
         if self._observations.refused:
             faults.append(f"{self._observations.refused} observations were refused as impossible or too many")
         return faults
@@ -223,6 +259,8 @@ class RunningSession:
         self._tell(self._observations.close_all(now_90k))
         if self._observations.waiting:
             log.error("observation.lost count=%d", self._observations.waiting)
+        self._check.close(now_90k)
+        self.note_findings()
         self._recorder.close(now_90k)
         self._ended = utc_text(self._equipment.clock.wall())
 
@@ -232,8 +270,17 @@ class RunningSession:
         self._equipment.store.end_session(self.sid, self._ended or utc_text(self._equipment.clock.wall()))
         self._tell_durable()
 
+    def _put_filmed(self, item: FromCamera) -> bool:
+        """The capture thread's: to the store, and to the check what the store will get."""
+        taken = self._equipment.put_filmed(item)
+        if taken and isinstance(item, Captured):
+            self._check.keep(item)
+        return taken
+
     def _record(self, item: Captured) -> bool:
-        if not self._recorder.fragment(item.fragment, item.init, item.codec):
+        durable = self._recorder.fragment(item.fragment, item.init, item.codec)
+        self._degrade.after(item.fragment)
+        if not durable:
             return False
         self._tell(self._observations.retry(self._now_90k()))
         self._tell_durable()

@@ -128,7 +128,7 @@ class Track:
             retain_until=self._session.retain_until,
             salt=secrets.token_bytes(32),
         )
-        writer = SegmentWriter(header, secret)
+        writer = SegmentWriter(header, secret, in_place=True)
         try:
             file = self._store.open_segment(header, writer.prefix)
         except StoreFailed:

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
 
 from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import CorruptSegment, EvfError, LimitExceeded
@@ -40,6 +40,10 @@ _CODEC = re.compile(r"[A-Za-z0-9][A-Za-z0-9.,+/;=_-]{0,63}")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z", re.ASCII)
 _PRE = struct.Struct(">4sBBHIIQ")
+
+
+class _ReadsInto(Protocol):
+    def readinto(self, place: memoryview, /) -> int | None: ...
 
 
 class RecordKind(IntEnum):
@@ -198,10 +202,14 @@ class Pre:
         return cls(RecordKind(kind), bool(flags), index, plain_len, time_90k)
 
 
-def leaf_hash(record: bytes | bytearray | memoryview) -> bytes:
-    """SHA256(0x00 || RECORD): its link in the chain and its leaf in the Merkle tree (RFC 6962)."""
+def leaf_hash(*parts: bytes | bytearray | memoryview) -> bytes:
+    """SHA256(0x00 || RECORD): its link in the chain and its leaf in the Merkle tree (RFC 6962).
+
+    RECORD may come in parts, so that nobody has to copy it together.
+    """
     digest = hashlib.sha256(b"\0")
-    digest.update(record)
+    for part in parts:
+        digest.update(part)
     return digest.digest()
 
 
@@ -234,6 +242,14 @@ def read_up_to(stream: BinaryIO, length: int) -> bytes:
             break
         data += more
     return data
+
+
+def read_into(stream: BinaryIO, place: memoryview) -> int:
+    """Fill `place` and return its length, or less at the end of the file; `stream` is one of `io`, with `readinto`."""
+    source, done = cast("_ReadsInto", stream), 0
+    while done < len(place) and (count := source.readinto(place[done:])):
+        done += count
+    return done
 
 
 def read_prefix(stream: BinaryIO) -> tuple[bytes, bytes]:

@@ -51,6 +51,25 @@ def save_secret(kind: str, secret: bytes, passphrase: str) -> bytes:
     return canonical({**fields, "ciphertext": base64.b64encode(sealed).decode()}) + b"\n"
 
 
+def key_file_kind(data: bytes) -> str:
+    """What the file says it holds a key for; nothing is authenticated yet. BadKeyFile when it says nothing."""
+    if len(data) > MAX_FILE_BYTES:
+        raise BadKeyFile("key file is too large to be one")
+    try:
+        kind = parse_canonical(data.removesuffix(b"\n")).get("kind")
+    except EvfError as error:
+        raise BadKeyFile(f"key file is malformed: {error}", "copy it again from its backup") from error
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise BadKeyFile("key file is malformed: it says no kind", "give the private file, *.key")
+    return kind
+
+
+def change_passphrase(data: bytes, old: str, new: str) -> bytes:
+    """The same key under another passphrase, with a new salt. The old file still opens with the old one."""
+    kind = key_file_kind(data)
+    return save_secret(kind, load_secret(kind, data, old), new)
+
+
 def load_secret(kind: str, data: bytes, passphrase: str) -> bytes:
     """The secret; BadKeyFile for another kind, shape or too few iterations, else BadPassphrase."""
     if len(data) > MAX_FILE_BYTES:

@@ -19,6 +19,7 @@ from appliance.evf.format import (
     chain_next,
     chain_start,
     leaf_hash,
+    read_into,
     read_prefix,
     read_up_to,
 )
@@ -29,12 +30,16 @@ from appliance.evf.sframe import SframeKey, encode_header
 __all__ = [
     "Outcome",
     "Record",
+    "RecordRoom",
     "ScannedRecord",
     "SegmentReader",
     "SegmentScan",
     "open_record",
     "scan_segment",
 ]
+
+
+_ROOM_STEP_BYTES = 1 << 16
 
 
 class Outcome(Enum):
@@ -59,6 +64,23 @@ class Record:
     leaf: bytes
 
 
+class RecordRoom:
+    """Where one record lies, sealed and opened; one after the other, many readers may use it.
+
+    Fresh pages for each record, which the kernel has to clear, cost a tenth of the time (bench/open_session.py).
+    """
+
+    def __init__(self) -> None:
+        self.sealed = bytearray()
+        self.opened = bytearray()
+
+    def make(self, record_bytes: int) -> None:
+        """Room for so many bytes; what was there may be gone."""
+        if len(self.sealed) < record_bytes:
+            size_bytes = -(-record_bytes // _ROOM_STEP_BYTES) * _ROOM_STEP_BYTES
+            self.sealed, self.opened = bytearray(size_bytes), bytearray(size_bytes)
+
+
 class SegmentReader:
     """Iterate once; then `outcome` and `reason` say how the file ended. END itself is checked, not returned.
 
@@ -66,16 +88,40 @@ class SegmentReader:
     bytes never raise: they end the iteration as CORRUPT, or as OPEN_ENDED where the file only stops short.
     """
 
-    def __init__(self, stream: BinaryIO, secret_for: Callable[[Header], bytes]) -> None:
+    def __init__(
+        self, stream: BinaryIO, secret_for: Callable[[Header], bytes], room: RecordRoom | None = None
+    ) -> None:
+        self._room = room or RecordRoom()
         self._stream = stream
         self._secret_for = secret_for
         self._started = False
+        self._place = (0, 0)  # offset and length of the newest record
         self.header: Header | None = None
-        self.records = 0  # whole records so far, END included
+        self.leaves: list[bytes] = []  # of the whole records so far, END included
         self.outcome = Outcome.CORRUPT
         self.reason = "not read to its end"
 
+    @property
+    def records(self) -> int:
+        """Whole records so far, END included."""
+        return len(self.leaves)
+
     def __iter__(self) -> Iterator[Record]:
+        for pre, plaintext in self.in_place():
+            offset, length = self._place
+            yield Record(
+                pre.kind,
+                pre.key_frame,
+                pre.index,
+                pre.time_90k,
+                bytes(plaintext),
+                offset,
+                length,
+                self.leaves[-1],
+            )
+
+    def in_place(self) -> Iterator[tuple[Pre, memoryview]]:
+        """As iterating, without a copy: each plaintext lies in the one buffer that the next record overwrites."""
         if self._started:
             raise EvfError("segment reader is used once")
         self._started = True
@@ -91,10 +137,13 @@ class SegmentReader:
         except EvfError as error:
             self.outcome, self.reason = Outcome.CORRUPT, str(error)
 
-    def _records(self, header: Header, header_bytes: bytes, commit: bytes, secret: bytes) -> Iterator[Record]:
+    def _records(
+        self, header: Header, header_bytes: bytes, commit: bytes, secret: bytes
+    ) -> Iterator[tuple[Pre, memoryview]]:
         opener = _Opener(header, header_bytes, secret, commit)
         chain = chain_start(header_bytes, commit)
         offset = len(header_bytes) + len(commit)
+        room = self._room
         while True:
             pre_bytes = read_up_to(self._stream, PRE_BYTES)
             if len(pre_bytes) < PRE_BYTES:
@@ -105,16 +154,18 @@ class SegmentReader:
                 raise CorruptSegment(f"record {pre.index} stands where {self.records} belongs")
             expected = encode_header(header.seg, pre.index)
             rest_bytes = len(expected) + pre.plain_len + TAG_BYTES
-            rest = read_up_to(self._stream, rest_bytes)
+            room.make(rest_bytes)
+            rest = memoryview(room.sealed)[:rest_bytes]
+            rest = rest[: read_into(self._stream, rest)]
             if len(rest) < rest_bytes:
-                if not expected.startswith(rest[: len(expected)]):
+                if not expected.startswith(rest[: len(expected)].tobytes()):
                     raise CorruptSegment("record has another key id or counter")
                 self.outcome, self.reason = Outcome.OPEN_ENDED, f"file ends inside record {pre.index}"
                 return
-            data = pre_bytes + rest
-            plaintext = opener.open(pre, pre_bytes, rest)
-            leaf = leaf_hash(data)
-            self.records += 1
+            plaintext = memoryview(room.opened)[: pre.plain_len]
+            opener.open_into(pre, pre_bytes, rest, plaintext)
+            leaf = leaf_hash(pre_bytes, rest)
+            self.leaves.append(leaf)
             if pre.kind is RecordKind.END:
                 if not hmac.compare_digest(plaintext, chain):
                     raise CorruptSegment("end record does not match the records before it")
@@ -123,9 +174,9 @@ class SegmentReader:
                 self.outcome, self.reason = Outcome.CLOSED, ""
                 return
             chain = chain_next(chain, leaf)
-            length = PRE_BYTES + rest_bytes
-            yield Record(pre.kind, pre.key_frame, pre.index, pre.time_90k, plaintext, offset, length, leaf)
-            offset += length
+            self._place = (offset, PRE_BYTES + rest_bytes)
+            offset += PRE_BYTES + rest_bytes
+            yield pre, plaintext
 
     def _cut(self, tail: bytes) -> None:
         if not RECORD_MAGIC.startswith(tail[: len(RECORD_MAGIC)]):
@@ -158,10 +209,15 @@ class _Opener:
         self._key = SframeKey(base_key, header.seg)
 
     def open(self, pre: Pre, pre_bytes: bytes, rest: bytes) -> bytes:
+        out = bytearray(pre.plain_len)
+        self.open_into(pre, pre_bytes, memoryview(rest), memoryview(out))
+        return bytes(out)
+
+    def open_into(self, pre: Pre, pre_bytes: bytes, rest: memoryview, out: memoryview) -> None:
         expected = encode_header(self._key.kid, pre.index)
         start = len(expected)
         if len(rest) != start + pre.plain_len + TAG_BYTES:
             raise CorruptSegment("record has the wrong length")
         if rest[:start] != expected:
             raise CorruptSegment("record has another key id or counter")
-        return self._key.open(pre.index, expected, pre_bytes, memoryview(rest)[start:])
+        self._key.open_into(pre.index, expected, pre_bytes, rest[start:], out)

@@ -12,7 +12,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from appliance.evf.errors import BadKeyFile, BadSignature, EvfError, Outdated
 from appliance.evf.format import check_code, check_count, check_moment
@@ -24,6 +26,7 @@ __all__ = [
     "Representative",
     "RepresentativeKey",
     "load_secret",
+    "read_representative",
     "save_secret",
     "sign_recipient_set",
     "verify_recipient_set",
@@ -34,23 +37,30 @@ KEY_FILE_KIND = "representative"
 SEED_BYTES = 32
 _MLKEM_BYTES = 1184
 PUBLIC_KEY_BYTES = _MLKEM_BYTES + 32
+SIGNING_KEY_BYTES = 32
 MAX_REPRESENTATIVES = 64
 MAX_VERSION = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Representative:
-    """Public half. `public_key`: ML-KEM-768 encapsulation key (1184 bytes) || X25519 (32)."""
+    """Public half. `public_key`: ML-KEM-768 encapsulation key (1184 bytes) || X25519 (32).
+
+    `signing_key`: raw Ed25519, 32 bytes; it signs what this person wraps anew (appliance.evf.rewraps).
+    """
 
     kid: str
     public_key: bytes
     name: str
+    signing_key: bytes
 
     def __post_init__(self) -> None:
         if not isinstance(self.public_key, bytes) or len(self.public_key) != PUBLIC_KEY_BYTES:
             raise EvfError(f"representative's public key is not {PUBLIC_KEY_BYTES} bytes")
         if self.kid != key_id(self.public_key):
             raise EvfError("representative's key id does not belong to the key")
+        if not isinstance(self.signing_key, bytes) or len(self.signing_key) != SIGNING_KEY_BYTES:
+            raise EvfError(f"representative's signing key is not {SIGNING_KEY_BYTES} bytes")
         if not isinstance(self.name, str) or not 0 < len(self.name) <= 128 or not self.name.isprintable():
             raise EvfError("representative's name is not 1 to 128 printable characters")
 
@@ -63,6 +73,15 @@ class Representative:
             )
         except ValueError as error:
             raise EvfError("representative's public key is malformed") from error
+
+    def verifying_key(self) -> Ed25519PublicKey:
+        """As the library wants it."""
+        return Ed25519PublicKey.from_public_bytes(self.signing_key)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits over both public keys, for people to compare; `kid` speaks for the first alone."""
+        return key_id(self.public_key + self.signing_key)
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,8 @@ class RecipientSet:
             raise EvfError(f"recipient set does not hold 1 to {MAX_REPRESENTATIVES} representatives")
         if len({person.kid for person in self.representatives}) != len(self.representatives):
             raise EvfError("recipient set names a key twice")
+        if len({person.signing_key for person in self.representatives}) != len(self.representatives):
+            raise EvfError("recipient set names a signing key twice")
 
 
 def sign_recipient_set(recipient_set: RecipientSet, root_key: Ed25519PrivateKey) -> dict[str, Any]:
@@ -95,6 +116,7 @@ def sign_recipient_set(recipient_set: RecipientSet, root_key: Ed25519PrivateKey)
                 "kid": person.kid,
                 "name": person.name,
                 "public_key": base64.b64encode(person.public_key).decode(),
+                "signing_key": base64.b64encode(person.signing_key).decode(),
             }
             for person in recipient_set.representatives
         ],
@@ -125,13 +147,22 @@ def _from_body(body: dict[str, Any]) -> RecipientSet:
         raise EvfError("unknown or missing keys")
     representatives = []
     for person in people[: MAX_REPRESENTATIVES + 1]:
-        if not isinstance(person, dict) or set(person) != {"kid", "name", "public_key"}:
+        if not isinstance(person, dict) or set(person) != {"kid", "name", "public_key", "signing_key"}:
             raise EvfError("representative has unknown or missing keys")
-        public_key = decode_base64(person["public_key"], PUBLIC_KEY_BYTES)
-        representative = Representative(person["kid"], public_key, person["name"])
-        representative.hpke_key()
-        representatives.append(representative)
+        representatives.append(read_representative(person))
     return RecipientSet(body["institution"], body["version"], body["created"], tuple(representatives))
+
+
+def read_representative(fields: Mapping[str, Any]) -> Representative:
+    """From `kid`, `name`, `public_key` and `signing_key` (base64); EvfError when they are no keys."""
+    person = Representative(
+        fields["kid"],
+        decode_base64(fields["public_key"], PUBLIC_KEY_BYTES),
+        fields["name"],
+        decode_base64(fields["signing_key"], SIGNING_KEY_BYTES),
+    )
+    person.hpke_key()
+    return person
 
 
 @dataclass(frozen=True)
@@ -171,7 +202,13 @@ class RepresentativeKey:
 
     def representative(self, name: str) -> Representative:
         """The public half under a person's name."""
-        return Representative(self.kid, self.public_bytes, name)
+        signing_key = self.signing_key().public_key().public_bytes_raw()
+        return Representative(self.kid, self.public_bytes, name, signing_key)
+
+    def signing_key(self) -> Ed25519PrivateKey:
+        """HKDF-Expand-SHA512(seed, "EVF1 representative signature", 32): one file holds both keys."""
+        seed = HKDFExpand(SHA512(), SEED_BYTES, b"EVF1 representative signature").derive(self.seed)
+        return Ed25519PrivateKey.from_private_bytes(seed)
 
     def hpke_key(self) -> MLKEM768X25519PrivateKey:
         """As the library wants it."""

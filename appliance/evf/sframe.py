@@ -64,14 +64,28 @@ class SframeKey:
         """Write ciphertext and tag (16 bytes) into `out`; AAD = SFrame header || metadata."""
         self._aead.encrypt_into(self.nonce(ctr), plaintext, header + metadata, out)
 
+    def open_into(
+        self, ctr: int, header: bytes, metadata: bytes, sealed: bytes | memoryview, out: memoryview
+    ) -> None:
+        """Write the plaintext into `out`, 16 bytes shorter; CorruptSegment when the tag does not match.
+
+        What stands in `out` after an error is worth nothing.
+        """
+        try:
+            self._aead.decrypt_into(self.nonce(ctr), sealed, header + metadata, out)
+        except InvalidTag as error:
+            raise _not_authentic() from error
+
     def open(self, ctr: int, header: bytes, metadata: bytes, sealed: bytes | memoryview) -> bytes:
         """Plaintext, or CorruptSegment when the tag does not match."""
         try:
             return self._aead.decrypt(self.nonce(ctr), sealed, header + metadata)
         except InvalidTag as error:
-            raise CorruptSegment(
-                "record does not authenticate", "it was altered or the key is another"
-            ) from error
+            raise _not_authentic() from error
+
+
+def _not_authentic() -> CorruptSegment:
+    return CorruptSegment("record does not authenticate", "it was altered or the key is another")
 
 
 def _encode_value(value: int) -> tuple[int, bytes]:

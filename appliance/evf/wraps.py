@@ -82,6 +82,11 @@ def wrap_epoch_key(
     key: EpochKey, context: WrapContext, recipients: RecipientSet, device_key: Ed25519PrivateKey
 ) -> bytes:
     """The .evk file: a signed document whose body is {context, wraps: [{kid, sealed}]}."""
+    return canonical(sign_document(PURPOSE, seal(key, context, recipients), device_key))
+
+
+def seal(key: EpochKey, context: WrapContext, recipients: RecipientSet) -> dict[str, Any]:
+    """{context, wraps: [{kid, sealed}]}: K(0) for everybody in the set; EvfError for another set's context."""
     if (context.institution, context.recipient_set_version) != (recipients.institution, recipients.version):
         raise EvfError("wrap context names another recipient set")
     suite = _suite()
@@ -94,7 +99,14 @@ def wrap_epoch_key(
         }
         for person in recipients.representatives
     ]
-    return canonical(sign_document(PURPOSE, {"context": context.to_json(), "wraps": wraps}, device_key))
+    return {"context": context.to_json(), "wraps": wraps}
+
+
+def read_sealed(body: Any) -> tuple[WrapContext, dict[str, bytes]]:
+    """Inverse of `seal`: (context, {kid: sealed}); EvfError when malformed."""
+    if not isinstance(body, dict) or set(body) != {"context", "wraps"}:
+        raise EvfError("unknown or missing keys")
+    return WrapContext.from_json(body["context"]), _read_wraps(body["wraps"])
 
 
 def read_wrap(evk: bytes, device_public_key: Ed25519PublicKey | None) -> tuple[WrapContext, dict[str, bytes]]:
@@ -108,9 +120,7 @@ def read_wrap(evk: bytes, device_public_key: Ed25519PublicKey | None) -> tuple[W
             if device_public_key is None
             else verify_document(PURPOSE, document, device_public_key)
         )
-        if not isinstance(body, dict) or set(body) != {"context", "wraps"}:
-            raise EvfError("unknown or missing keys")
-        return WrapContext.from_json(body["context"]), _read_wraps(body["wraps"])
+        return read_sealed(body)
     except BadSignature:
         raise
     except EvfError as error:
@@ -121,7 +131,11 @@ def open_wrap(
     evk: bytes, representative: RepresentativeKey, device_public_key: Ed25519PublicKey | None
 ) -> EpochKey:
     """K(0); NotARecipient when nothing is sealed for this key, BadWrap when anything was changed."""
-    context, wraps = read_wrap(evk, device_public_key)
+    return open_sealed(*read_wrap(evk, device_public_key), representative)
+
+
+def open_sealed(context: WrapContext, wraps: dict[str, bytes], representative: RepresentativeKey) -> EpochKey:
+    """K(0) from what `read_wrap` or `read_sealed` gave; errors as `open_wrap`."""
     kid = representative.kid
     if kid not in wraps:
         raise NotARecipient(

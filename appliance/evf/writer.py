@@ -22,10 +22,13 @@ from appliance.evf.sframe import SframeKey, encode_header
 
 @dataclass(frozen=True)
 class SealedRecord:
-    """One RECORD ready to append: `data` is the whole record, `leaf` its Merkle leaf hash (32 bytes)."""
+    """One RECORD ready to append: `data` is the whole record, `leaf` its Merkle leaf hash (32 bytes).
+
+    A writer made with `in_place` gives `data` as a view that its next record overwrites.
+    """
 
     index: int
-    data: bytes
+    data: bytes | memoryview
     leaf: bytes
     kind: RecordKind
     time_90k: int
@@ -35,10 +38,12 @@ class SealedRecord:
 class SegmentWriter:
     """One writer for one segment, used once. `prefix` is HEADER || COMMIT, to be written first.
 
-    The segment's secret is overwritten here: after `end` or `erase` the writer cannot open the segment.
+    The segment's secret is overwritten here: after `end` or `erase` the writer cannot open the segment. `in_place`
+    spares a copy of each record for a caller that is done with one before it asks for the next.
     """
 
-    def __init__(self, header: Header, segment_secret: SegmentSecret) -> None:
+    def __init__(self, header: Header, segment_secret: SegmentSecret, *, in_place: bool = False) -> None:
+        self._in_place = in_place
         if header.seg != segment_secret.seg:
             raise EvfError("segment secret belongs to another segment")
         header_bytes = header.encode()
@@ -104,9 +109,9 @@ class SegmentWriter:
         self._scratch[PRE_BYTES:start] = sframe_header
         # From here the counter is spent: an interruption must not let another plaintext meet the same nonce.
         self._next_index += 1
-        with memoryview(self._scratch) as view, view[start:total] as sealed:
-            key.seal_into(index, sframe_header, pre, plaintext, sealed)
-            data = bytes(view[:total])
+        record = memoryview(self._scratch)[:total]
+        key.seal_into(index, sframe_header, pre, plaintext, record[start:])
+        data = record.toreadonly() if self._in_place else bytes(record)
         leaf = leaf_hash(data)
         self._chain = chain_next(self._chain, leaf)
         return SealedRecord(index, data, leaf, kind, time_90k, key_frame)

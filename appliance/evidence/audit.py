@@ -90,7 +90,7 @@ class AuditLog:
         for row, at, actor, action, subject, detail, digest in cursor:
             try:
                 fields = json.loads(detail)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise EvidenceBroken(f"audit row {row} was changed") from error
             yield AuditRow(row, at, actor, action, subject, fields, bytes(digest))
 

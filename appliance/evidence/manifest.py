@@ -6,22 +6,19 @@ HPKE Base does not authenticate its sender; the device key's signature here, und
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from io import SEEK_END
 from typing import BinaryIO
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.x509.oid import NameOID
 
-from appliance.clock import parse_utc
 from appliance.errors import EvidenceBroken, NotTrusted
 from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import BadSignature, EvfError
-from appliance.evf.scan import SegmentScan, scan_segment
+from appliance.evf.format import Header
+from appliance.evf.scan import scan_segment
 from appliance.evf.signed import sign_document, verify_document
 from appliance.evidence.checkpoint import (
     Checkpoint,
@@ -32,6 +29,7 @@ from appliance.evidence.checkpoint import (
     verify_cosignature,
 )
 from appliance.evidence.cut import Cut, find_cut
+from appliance.evidence.device import device_key
 from appliance.evidence.merkle import event_leaf, root_of
 from appliance.evidence.session import (
     EventLeaf,
@@ -50,6 +48,7 @@ __all__ = [
     "Gap",
     "LostLeaf",
     "Manifest",
+    "OpenedSegment",
     "SegmentEntry",
     "WrapEntry",
     "read_checkpoint",
@@ -80,6 +79,19 @@ class Finding:
     cut: Cut | None = None
 
 
+@dataclass(frozen=True)
+class OpenedSegment:
+    """A segment that somebody opened with its key, each record up to END: `verify_session` need not read it again.
+
+    END speaks for HEADER and COMMIT, the leaves lead to the witnessed root: together every byte of the file, so that
+    nothing is left that its SHA-256 could add (docs/format.md).
+    """
+
+    header: Header
+    size_bytes: int
+    leaves: tuple[bytes, ...]
+
+
 def sign_manifest(manifest: Manifest, device_key: Ed25519PrivateKey) -> bytes:
     """manifest.json: a signed document, canonical; EvidenceBroken for a manifest that contradicts itself."""
     check_consistent(manifest)
@@ -104,12 +116,12 @@ def verify_manifest(
     if not isinstance(claimed, dict):
         raise EvidenceBroken("manifest is malformed: no body")
     manifest = Manifest.from_body(claimed)
-    device_key = _device_key(manifest, room_ca_cert)
+    key = _device_key(manifest, room_ca_cert)
     try:
-        verify_document(PURPOSE, document, device_key)
+        verify_document(PURPOSE, document, key)
     except BadSignature as error:
         raise NotTrusted(f"manifest: {error}", error.hint) from error
-    checkpoint = read_checkpoint(manifest, device_key)
+    checkpoint = read_checkpoint(manifest, key)
     if checkpoint.size != manifest.leaves:
         raise EvidenceBroken(f"checkpoint covers {checkpoint.size} leaves, manifest {manifest.leaves}")
     check_consistent(manifest)
@@ -129,17 +141,27 @@ def read_checkpoint(manifest: Manifest, device_key: Ed25519PublicKey) -> Checkpo
     return verify_checkpoint(manifest.checkpoint, device_key, node_key_name(manifest.desk), origin)
 
 
-def verify_session(manifest: Manifest, open_file: Callable[[str], BinaryIO]) -> list[Finding]:
+def verify_session(
+    manifest: Manifest,
+    open_file: Callable[[str], BinaryIO],
+    opened: Mapping[str, OpenedSegment] | None = None,
+) -> list[Finding]:
     """Findings in the manifest's order, empty when all is well; the manifest is one from `verify_manifest`.
 
-    `open_file(name)` gives a seekable binary stream or raises FileNotFoundError.
+    `open_file(name)` gives a seekable binary stream or raises FileNotFoundError. `opened`: segments by name that
+    were read to their END already.
     """
     findings: list[Finding] = []
     leaves: dict[int, bytes] = {event.index: event_leaf(event.body) for event in manifest.events}
     leaves.update((leaf.index, bytes.fromhex(leaf.leaf)) for leaf in manifest.lost)
     unreadable = False
     for segment in manifest.segments:
-        finding = _check_segment(manifest, segment, open_file, leaves)
+        read = opened.get(segment.name) if opened else None
+        if read:
+            problem = _check_opened(manifest, segment, read, leaves)
+            finding = Finding(segment.name, segment.start_90k, segment.end_90k, problem) if problem else None
+        else:
+            finding = _check_segment(manifest, segment, open_file, leaves)
         if finding:
             unreadable = True
             findings.append(finding)
@@ -171,33 +193,10 @@ def _device_key(manifest: Manifest, room_ca: x509.Certificate) -> Ed25519PublicK
     if not manifest.chain_pem:
         raise NotTrusted("manifest carries no device certificate")
     try:
-        ended = parse_utc(manifest.ended)
-    except ValueError as error:
-        raise EvidenceBroken("manifest's end is no time") from error
-    try:
         device = x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
-        device.verify_directly_issued_by(room_ca)
-        ca_is_ca = room_ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        device_is_ca = device.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        names = device.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        key = device.public_key()
-    except InvalidSignature as error:
-        raise NotTrusted("device certificate was not issued by this room's CA") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise NotTrusted(f"device certificate cannot be used: {error}") from error
-    if not ca_is_ca or device_is_ca:
-        raise NotTrusted("device certificate and room CA have the wrong basic constraints")
-    if not _valid_at(device, ended) or not _valid_at(room_ca, ended):
-        raise NotTrusted("device certificate was not valid when the session ended")
-    if [name.value for name in names] != [manifest.desk]:
-        raise NotTrusted("device certificate belongs to another desk")
-    if not isinstance(key, Ed25519PublicKey):
-        raise NotTrusted("device certificate does not hold an Ed25519 key")
-    return key
-
-
-def _valid_at(certificate: x509.Certificate, moment: datetime) -> bool:
-    return certificate.not_valid_before_utc <= moment.astimezone(UTC) <= certificate.not_valid_after_utc
+    return device_key(device, room_ca, manifest.desk, manifest.ended)
 
 
 def _check_root(manifest: Manifest, leaves: dict[int, bytes]) -> str:
@@ -246,15 +245,32 @@ def _check_records(
         return "file is missing"
     except EvfError as error:
         return str(error)
-    problem = _check_header(manifest, entry, scan)
+    problem = _check_header(manifest, entry, scan.header)
     if problem:
         return problem
     if scan.whole_bytes != entry.size_bytes or scan.ended != (entry.outcome == "CLOSED"):
         return f"file does not end as {entry.outcome}: {scan.reason or 'it has an end record'}"
-    if len(scan.records) != entry.records:
-        return f"file holds {len(scan.records)} records, manifest says {entry.records}"
+    return _place_leaves(entry, [record.leaf for record in scan.records], leaves)
+
+
+def _check_opened(
+    manifest: Manifest, entry: SegmentEntry, read: OpenedSegment, leaves: dict[int, bytes]
+) -> str:
+    problem = _check_header(manifest, entry, read.header)
+    if problem:
+        return problem
+    if entry.outcome != "CLOSED":
+        return f"file does not end as {entry.outcome}: it has an end record"
+    if read.size_bytes != entry.size_bytes:
+        return f"file has {read.size_bytes} bytes, manifest says {entry.size_bytes}"
+    return _place_leaves(entry, read.leaves, leaves)
+
+
+def _place_leaves(entry: SegmentEntry, found: Sequence[bytes], leaves: dict[int, bytes]) -> str:
+    if len(found) != entry.records:
+        return f"file holds {len(found)} records, manifest says {entry.records}"
     indices = (first + step for first, count in entry.leaf_runs for step in range(count))
-    leaves.update(zip(indices, (record.leaf for record in scan.records), strict=True))
+    leaves.update(zip(indices, found, strict=True))
     return ""
 
 
@@ -266,13 +282,14 @@ def _cut(manifest: Manifest, entry: SegmentEntry, open_file: Callable[[str], Bin
                 return None
             stream.seek(0)
             scan = scan_segment(stream)
-            return None if _check_header(manifest, entry, scan) else find_cut(entry, scan, stream, size_bytes)
+            if _check_header(manifest, entry, scan.header):
+                return None
+            return find_cut(entry, scan, stream, size_bytes)
     except (FileNotFoundError, EvfError):
         return None
 
 
-def _check_header(manifest: Manifest, entry: SegmentEntry, scan: SegmentScan) -> str:
-    header = scan.header
+def _check_header(manifest: Manifest, entry: SegmentEntry, header: Header) -> str:
     said = (header.sid, header.institution, header.policy_id, header.retain_until)
     if said != (manifest.sid, manifest.institution, manifest.policy_id, manifest.retain_until):
         return "file belongs to another session, institution, policy or retention date"

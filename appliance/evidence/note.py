@@ -72,8 +72,12 @@ def signature_line(name: str, blob: bytes) -> str:
 
 
 def note_key_hash(name: str, algorithm: bytes, public_key: Ed25519PublicKey) -> bytes:
-    """SHA-256(name || 0x0A || algorithm || public key)[:4]."""
-    return hashlib.sha256(name.encode() + b"\n" + algorithm + public_key.public_bytes_raw()).digest()[:4]
+    """SHA-256(name || 0x0A || algorithm || public key)[:4]; EvidenceBroken for a name that is no text."""
+    try:
+        spelled = name.encode()
+    except UnicodeEncodeError as error:
+        raise EvidenceBroken("key name is not text") from error
+    return hashlib.sha256(spelled + b"\n" + algorithm + public_key.public_bytes_raw()).digest()[:4]
 
 
 def verify_bytes(public_key: Ed25519PublicKey, signature: bytes, message: bytes) -> None:

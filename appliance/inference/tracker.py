@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.inference import gaze, head_pose, quality
+from appliance import picture_quality
+from appliance.inference import gaze, head_pose
 from appliance.inference.face import Face, find_faces
 from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import Models
@@ -69,7 +70,7 @@ class Tracker:
             self._points = self._begin(frame_bgr, max(faces, key=lambda face: (face.is_sure, face.size)))
         self._counted = count_people(faces, self._points)
         self._maybe_face = bool(faces)
-        self._quality = quality.assess(frame_bgr, _box(faces, self._points))
+        self._quality = picture_quality.assess(frame_bgr, _box(faces, self._points))
 
     def _begin(self, frame_bgr: NDArray[np.uint8], face: Face) -> NDArray[np.float32] | None:
         network = self._models.landmarks

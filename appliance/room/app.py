@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from appliance.errors import ApplianceError, BadInput
-from appliance.room import routes_api, routes_pages
+from appliance.room import routes_api, routes_certificates, routes_pages
 from appliance.room.web import Guard, NotLoggedIn, Site, error_response
 
 _NOT_PAGES = ("/api/", "/events", "/static/")
@@ -24,6 +24,7 @@ def build_app(site: Site) -> FastAPI:
     app.state.site = site
     app.include_router(routes_api.router)
     app.include_router(routes_pages.router)
+    app.include_router(routes_certificates.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     app.add_exception_handler(ApplianceError, _named)
     app.add_exception_handler(RequestValidationError, _invalid)

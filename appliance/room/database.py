@@ -7,9 +7,11 @@ the next start opens the file and carries on. Pseudonyms only: no name, no pictu
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ import sqlite_utils
 from appliance.clock import SystemClock
 from appliance.errors import StoreFailed
 from appliance.evidence.audit import AuditLog
+from appliance.store.backup import back_up
 
 Result = TypeVar("Result")
 BUSY_TIMEOUT_MS = 5000
@@ -129,6 +132,20 @@ def _first(db: sqlite_utils.Database) -> None:
     _create(db, "witnessed", {"sid": str, "state": bytes, "refused": str}, "sid", {"state"})
 
 
+@migrations(name="0002_certificate")
+def _certificate(db: sqlite_utils.Database) -> None:
+    sessions = db.table("sessions")
+    sessions.add_column("certificate", str)
+    sessions.add_column("certificate_problem", str)
+    # what a gap is was a yes or no (unwitnessed); now it is one of several kinds
+    kinds = {True: "unwitnessed", False: "gap"}
+    for row in list(sessions.rows_where("gaps IS NOT NULL", select="sid, gaps")):
+        lines = [
+            [start, end, cause, kinds.get(kind, kind)] for start, end, cause, kind in json.loads(row["gaps"])
+        ]
+        sessions.update(row["sid"], {"gaps": json.dumps(lines)})
+
+
 class Database:
     """The only connection; every call is one transaction in the database's own thread."""
 
@@ -141,6 +158,9 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="room-db")
         try:
             self._connection = self._thread.submit(_open, path, may_checkpoint).result()
+        except StoreFailed:
+            self._thread.shutdown()
+            raise
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
             reason = ((error.strerror if isinstance(error, OSError) else None) or str(error)).lower()
@@ -184,9 +204,31 @@ def _open(path: Path, may_checkpoint: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         if not may_checkpoint:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-        migrations.apply(sqlite_utils.Database(connection))
+        _migrate(connection, path)
         AuditLog(connection, SystemClock())  # makes its table; later ones work inside a transaction
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Forward only, a transaction a step; before each the database as it stands is kept as <name>.schema-<steps>.
+
+    StoreFailed for a step that this software does not know, NoSpace when there is no room for the backup.
+    """
+    database = sqlite_utils.Database(connection)
+    with closing(sqlite3.connect(":memory:")) as empty:
+        every = [step.name for step in migrations.pending(sqlite_utils.Database(empty))]
+    applied = [step.name for step in migrations.applied(database)]
+    newer = [name for name in applied if name not in every]
+    if newer:
+        raise StoreFailed(
+            f"{path.name} has the schema step {newer[-1]}, which this software does not know",
+            "install the newer software again",
+        )
+    pending = [name for name in every if name not in applied]
+    for done in range(len(pending)):
+        if applied:
+            back_up(connection, path, f"schema-{len(applied) + done}")
+        migrations.apply(database, stop_before=pending[done + 1 :])

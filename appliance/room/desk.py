@@ -61,6 +61,7 @@ class Decisions:
     manifest_sha256: str | None = None
     manifest_problem: str | None = None
     complete: bool = False
+    certificate_problem: str | None = None
     approved_at: str | None = None
     held_reason: str | None = None
     synced_at: str | None = None
@@ -92,6 +93,8 @@ class DeskFacts:
     """All that is known of a desk; ages in seconds of monotonic time, None when never heard."""
 
     label: str
+    desk: str = ""
+    two_machines: bool = False
     exam_planned: bool = False
     presence: Presence | None = None
     lost_at: str | None = None
@@ -259,6 +262,19 @@ def _needs(
 ) -> tuple[Need, ...]:
     seat, session = f"Seat {facts.label}", facts.session
     needs: list[Need] = []
+    if facts.two_machines:
+        words = (
+            f"{seat}: two machines present themselves as {facts.desk}. Find the second one and switch it off"
+        )
+        needs.append(Need("identity", words))
+    for kept in facts.status.sessions if facts.status is not None else ():
+        if kept.set_aside:
+            words = f"{seat}: a file of session {kept.sid[:8]} cannot be sent, {kept.set_aside[0]}"
+            if len(kept.set_aside) > 1:
+                words += f"; and {len(kept.set_aside) - 1} more"
+            needs.append(
+                Need(f"set-aside-{kept.sid[:8]}", f"{words}. The others are sent; it stays on the desk")
+            )
     if state is DeskState.PREFLIGHT and facts.status and facts.status.preflight.problems:
         needs.append(Need("preflight", f"{seat} cannot start: {'; '.join(facts.status.preflight.problems)}"))
     if session is not None and session.start_refused and report is None and session.set_aside_at is None:
@@ -288,6 +304,9 @@ def _needs(
         needs.append(
             Need("manifest", f"{seat}: its certificate does not hold: {session.manifest_problem}", "end")
         )
+    if session is not None and session.certificate_problem and session.waits_for_approval:
+        words = f"{seat}: there is no certificate for its candidate: {session.certificate_problem}"
+        needs.append(Need("certificate", words, "end"))
     for observation in facts.observations if state is DeskState.RECORDING else ():
         if observation.level == "red" and not observation.technical and not observation.reviewed:
             needs.append(

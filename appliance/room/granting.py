@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 from appliance.errors import ApplianceError, Refused, StorageUnreachable
 from appliance.evidence.audit import AuditLog
@@ -18,6 +19,7 @@ from appliance.room.rows import session_row
 from appliance.room.storage import Storage
 
 log = logging.getLogger(__name__)
+STORAGE_THREADS = 4
 
 
 class Granting:
@@ -27,6 +29,8 @@ class Granting:
         self._room = room
         self._storages: dict[tuple[str, int], Storage] = {}
         self._busy: set[str] = set()
+        # Of their own: a storage that is silent must not hold up what else waits for a thread, the broker's connection.
+        self._threads = ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="storage")
 
     async def answer(self, desk: str, request: GrantRequest) -> None:
         """Never raises for what a desk or the storage does: it refuses in the reply, or says so on the page."""
@@ -57,7 +61,7 @@ class Granting:
             released = Released(manifest, data, bytes(row["release"]))
             return answer_request(request, released, self._storage(policy))
 
-        answer = await asyncio.to_thread(in_thread)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, in_thread)
         room.need("storage", None)
         await self._send(desk, request, answer.present, answer.grants, answer.refused)
         if answer.complete and row["synced_at"] is None:

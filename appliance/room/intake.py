@@ -14,12 +14,14 @@ import sqlite3
 from appliance.errors import ApplianceError, EvidenceBroken, NotTrusted
 from appliance.evf.errors import EvfError
 from appliance.evidence.audit import AuditLog
+from appliance.evidence.completeness import completeness_of
 from appliance.evidence.manifest import Manifest, verify_manifest
 from appliance.policy import Strict, parse_policy
 from appliance.protocol import (
     CheckpointMessage,
     GrantRequest,
     ManifestMessage,
+    Notice,
     ObservationMessage,
     Presence,
     Reply,
@@ -28,6 +30,7 @@ from appliance.protocol import (
     encode,
 )
 from appliance.room import commands
+from appliance.room.certificates import keep_certificate
 from appliance.room.core import Room
 from appliance.room.granting import Granting
 from appliance.room.rows import session_row
@@ -76,6 +79,8 @@ class Intake:
                 room.live.take_presence(desk, message)
                 if message.state == "online":
                     room.outbox.wake()
+                    if room.live.two_machines(desk):
+                        await room.send(desk, ToNode.NOTICE, encode(Notice()))
             case Status():
                 room.live.take_status(desk, message)
             case ObservationMessage():
@@ -114,10 +119,15 @@ class Intake:
             )
             return answered
 
-        found = await room.database.run(lambda connection: _sid_of(connection, desk, reply.serial))
+        found = await room.database.run(lambda connection: _open_command(connection, desk, reply.serial))
         if found is None:
             return
-        answered = await room.change(found, work)
+        sid, kind = found
+        if not reply.accepted and kind != "start" and room.live.two_machines(desk):
+            # It may be the other machine that does not know the session: the order is sent until the right one has it.
+            log.warning("command.wrong_machine desk=%s kind=%s reason=%s", desk, kind, reply.reason)
+            return
+        answered = await room.change(sid, work)
         if answered is not None and not reply.accepted:
             log.warning("command.refused desk=%s kind=%s reason=%s", desk, answered["kind"], reply.reason)
 
@@ -139,8 +149,10 @@ class Intake:
 
         def work(connection: sqlite3.Connection) -> str | None:
             row = session_row(connection, message.sid)
-            if row["manifest_sha256"] is not None:
-                return None  # sent again; the first verified one stands
+            if row["manifest_sha256"] is not None:  # sent again; the first verified one stands
+                if row["certificate"] is None and message.certificate is not None:
+                    self._certificate_later(connection, desk, row, message)
+                return None
             try:
                 manifest = verify_manifest(data, room.keys.room_ca, room.keys.signing.public_key())
                 _belongs(room, desk, row, manifest, witnessed_size(connection, message.sid))
@@ -149,31 +161,26 @@ class Intake:
                     "UPDATE sessions SET manifest_problem = ? WHERE sid = ?", (str(error), message.sid)
                 )
                 return str(error)
-            gaps = [[gap.start_90k, gap.end_90k, gap.cause, gap.unwitnessed] for gap in manifest.gaps]
-            gaps += [
-                [lost.time_90k, lost.time_90k, f"a record was lost: {lost.cause}", False]
-                for lost in manifest.lost
-            ]
-            if not manifest.segments:
-                gaps.append([0, 0, "nothing was recorded", False])
-            complete = not gaps
+            found = completeness_of(manifest)
+            lines = [[line.start_90k, line.end_90k, line.cause, line.kind.value] for line in found.lines]
             connection.execute(
                 "UPDATE sessions SET manifest = ?, manifest_sha256 = ?, manifest_problem = NULL, gaps = ?,"
                 " complete = ?, ended_at = coalesce(ended_at, ?) WHERE sid = ?",
                 (
                     message.manifest,
                     hashlib.sha256(data).hexdigest(),
-                    json.dumps(gaps),
-                    int(complete),
+                    json.dumps(lines),
+                    int(found.complete),
                     manifest.ended,
                     message.sid,
                 ),
             )
+            signed = keep_certificate(connection, room.keys, manifest, data, message.certificate)
             AuditLog(connection, room.clock).append(
                 f"desk/{desk}",
                 "session.certified",
                 f"session/{message.sid}",
-                {"complete": complete, "gaps": len(gaps)},
+                {"complete": found.complete, "gaps": len(lines), "certificate": signed},
             )
             return None
 
@@ -184,6 +191,21 @@ class Intake:
             return
         if problem is not None:
             log.warning("manifest.refused desk=%s sid=%s reason=%s", desk, message.sid, problem)
+
+    def _certificate_later(
+        self, connection: sqlite3.Connection, desk: str, row: sqlite3.Row, message: ManifestMessage
+    ) -> None:
+        """A desk that was updated meanwhile says its half for the manifest that stands."""
+        data = message.manifest.encode()
+        if row["desk"] != desk or row["manifest_sha256"] != hashlib.sha256(data).hexdigest():
+            return
+        keys = self._room.keys
+        manifest = verify_manifest(data, keys.room_ca, keys.signing.public_key())
+        signed = keep_certificate(connection, keys, manifest, data, message.certificate)
+        if signed is not None:
+            AuditLog(connection, self._room.clock).append(
+                f"desk/{desk}", "certificate.signed", f"session/{message.sid}", {"certificate": signed}
+            )
 
 
 def _belongs(room: Room, desk: str, row: sqlite3.Row, manifest: Manifest, witnessed: int) -> None:
@@ -220,8 +242,8 @@ def _belongs(room: Room, desk: str, row: sqlite3.Row, manifest: Manifest, witnes
         )
 
 
-def _sid_of(connection: sqlite3.Connection, desk: str, serial: int) -> str | None:
+def _open_command(connection: sqlite3.Connection, desk: str, serial: int) -> tuple[str, str] | None:
     row = connection.execute(
-        "SELECT sid FROM commands WHERE desk = ? AND serial = ? AND outcome IS NULL", (desk, serial)
+        "SELECT sid, kind FROM commands WHERE desk = ? AND serial = ? AND outcome IS NULL", (desk, serial)
     ).fetchone()
-    return str(row["sid"]) if row else None
+    return (str(row["sid"]), str(row["kind"])) if row else None

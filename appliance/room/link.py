@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -46,7 +47,7 @@ _KINDS: dict[FromNode, type[Strict]] = {
     FromNode.MANIFEST: ManifestMessage,
     FromNode.GRANT_REQUEST: GrantRequest,
 }
-_QOS = {ToNode.COMMAND: 1, ToNode.WITNESS: 1, ToNode.GRANTS: 1, ToNode.WATCH: 0}
+_QOS = {ToNode.COMMAND: 1, ToNode.WITNESS: 1, ToNode.GRANTS: 1, ToNode.WATCH: 0, ToNode.NOTICE: 0}
 _DESK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 OnMessage = Callable[[str, Strict], Awaitable[None]]
@@ -54,7 +55,7 @@ OnPreview = Callable[[str, bytes], None]
 
 
 class Link:
-    """One connection at a time; `publish` says whether the broker has the message."""
+    """One connection at a time, each a `life` of its own; `publish` says whether the broker has the message."""
 
     def __init__(self, config: RoomConfig, on_message: OnMessage, on_preview: OnPreview) -> None:
         self._config = config
@@ -63,6 +64,7 @@ class Link:
         self._client: aiomqtt.Client | None = None
         self._tls = tls_context(config) if config.broker_tls else None
         self.problem: str | None = "the room is connecting to its broker"
+        self.life = ""
 
     async def run(self) -> None:
         """Connect, receive, and connect again, until cancelled."""
@@ -117,6 +119,8 @@ class Link:
                 codes = await client.subscribe(prefix + leaf.value, qos)
                 if any(getattr(code, "is_failure", False) for code in codes):
                     raise aiomqtt.MqttError(f"the broker does not allow {leaf.value}: {codes[0]}")
+            # Between two connections the broker threw away what it had taken for us: desks say again what is open.
+            self.life = secrets.token_hex(8)
             self._client = client
             self.problem = None
             log.info("link.up broker=%s:%s", self._config.broker_host, self._config.broker_port)
@@ -128,6 +132,8 @@ class Link:
         if len(parts) != 5 or not isinstance(payload, bytes) or not _DESK.fullmatch(parts[3]):
             return
         desk, leaf = parts[3], parts[4]
+        if leaf not in list(FromNode):
+            return  # nothing that was subscribed to
         if leaf == FromNode.PREVIEW:
             if len(payload) <= MAX_PREVIEW_BYTES and payload.startswith(b"\xff\xd8"):
                 self._on_preview(desk, payload)

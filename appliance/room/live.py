@@ -5,6 +5,7 @@ Stills, observations and candidates' names live here and nowhere else; they end 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,7 +26,12 @@ from appliance.room.desk import (
     link_of,
 )
 
+log = logging.getLogger(__name__)
+
 MOST_OBSERVATIONS = 500  # of one session on the page; the recording's own log holds them all
+MOST_BOOTS = 16  # of one desk, newest last; a day holds a few
+# Two machines of one name come again at the latest after ten minutes each (sync/link.py), so this bridges two silences.
+TWO_MACHINES_S = 1200.0
 
 
 @dataclass(slots=True)
@@ -46,6 +52,8 @@ class LiveDesk:
     lost_at: str | None = None
     status: Status | None = None
     status_mono_ns: int = 0
+    past_boots: list[str] = field(default_factory=list)
+    two_machines_mono_ns: int | None = None
     started_wall: dict[str, str] = field(default_factory=dict)
     observations: dict[str, dict[int, Seen]] = field(default_factory=dict)
     jpeg: bytes | None = None
@@ -94,12 +102,28 @@ class LiveRoom:
         live = self.desks[desk]
         accepted = accept_presence(live.presence, presence)
         if accepted is not live.presence:
+            self._note_boot(live, accepted)
             went = accepted.state != "online"
             live.lost_at = self.room_time() if went else None
             live.presence = accepted
             if went:
                 live.jpeg = None
             self._touch(desk)
+
+    def _note_boot(self, live: LiveDesk, presence: Presence) -> None:
+        """A machine that was started anew never speaks as the one before: who does is a second one."""
+        before = live.presence
+        if presence.boot_id in live.past_boots:
+            log.warning("desk.two_machines desk=%s", presence.desk)
+            live.two_machines_mono_ns = self._clock.mono_ns()
+            live.past_boots.remove(presence.boot_id)
+        if before is not None and before.boot_id != presence.boot_id:
+            live.past_boots = [*live.past_boots, before.boot_id][-MOST_BOOTS:]
+
+    def two_machines(self, desk: str) -> bool:
+        """Whether two machines were heard under this desk's name of late."""
+        heard_ns = self.desks[desk].two_machines_mono_ns
+        return heard_ns is not None and self._clock.mono_ns() - heard_ns < TWO_MACHINES_S * 1e9
 
     def take_status(self, desk: str, status: Status) -> None:
         """A status of an older connection than the known one is late and ignored."""
@@ -166,6 +190,8 @@ class LiveRoom:
         on_break = session is not None and session.break_since is not None
         return DeskFacts(
             label=live.seat.label,
+            desk=desk,
+            two_machines=self.two_machines(desk),
             exam_planned=self.exam_planned,
             presence=live.presence,
             lost_at=live.lost_at,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import secrets
 import socket
 import ssl
 import threading
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from appliance.clock import SystemClock
+from appliance.clock import Clock, SystemClock
 from appliance.config import RoomConfig, StorageCredentials, load_config
 from appliance.errors import BadConfig, PortInUse
 from appliance.policy import Strict
@@ -25,6 +24,7 @@ from appliance.protocol import ClockMessage, encode
 from appliance.room.app import build_app
 from appliance.room.core import Room
 from appliance.room.database import Database
+from appliance.room.expiry import watch_certificates
 from appliance.room.intake import Intake
 from appliance.room.link import Link
 from appliance.room.sessions import Sessions
@@ -40,8 +40,10 @@ STOP_PATIENCE_S = 3
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; 1.3 has its own, all with forward secrecy (F082)
 
 
-def run(config: RoomConfig, stop: threading.Event) -> None:
-    """Serve until `stop` is set. Raises BadConfig, PortInUse or StoreFailed before anything is served."""
+def run(config: RoomConfig, stop: threading.Event, clock: Clock | None = None) -> None:
+    """Serve until `stop` is set, by the machine's own clock if none is given.
+
+    Raises BadConfig, PortInUse or StoreFailed before anything is served."""
     keys = load_keys(config)
     if config.storage is not None:
         # Read now: an approval in three hours is too late to learn that the file cannot be used.
@@ -50,7 +52,7 @@ def run(config: RoomConfig, stop: threading.Event) -> None:
     try:
         database = Database(config.data / "room.db")
         try:
-            asyncio.run(_serve(config, stop, keys, database, listener))
+            asyncio.run(_serve(config, stop, keys, database, listener, clock or SystemClock()))
         finally:
             database.close()
     finally:
@@ -58,7 +60,12 @@ def run(config: RoomConfig, stop: threading.Event) -> None:
 
 
 async def _serve(
-    config: RoomConfig, stop: threading.Event, keys: RoomKeys, database: Database, listener: socket.socket
+    config: RoomConfig,
+    stop: threading.Event,
+    keys: RoomKeys,
+    database: Database,
+    listener: socket.socket,
+    clock: Clock,
 ) -> None:
     intake: Intake | None = None
 
@@ -71,7 +78,7 @@ async def _serve(
             intake.preview(desk, jpeg)
 
     link = Link(config, on_message, on_preview)
-    room = Room.open(config, SystemClock(), keys, database, link.publish)
+    room = Room.open(config, clock, keys, database, link.publish)
     intake = Intake(room)
     watching = Watching(room)
     site = Site(room, Sessions(room), watching, lambda: link.problem)
@@ -82,6 +89,7 @@ async def _serve(
             group.create_task(room.outbox.run(), name="outbox"),
             group.create_task(watching.run(), name="watching"),
             group.create_task(_tell_time(room, link), name="clock"),
+            group.create_task(watch_certificates(room), name="certificates"),
             group.create_task(_wait_for(stop, server, site), name="stop"),
         ]
         log.info("room.up listen=%s:%s room=%s", config.listen_host, config.listen_port, config.room)
@@ -132,9 +140,9 @@ async def _wait_for(stop: threading.Event, server: uvicorn.Server, site: Site) -
 
 
 async def _tell_time(room: Room, link: Link) -> None:
-    life = secrets.token_hex(8)
     while True:
-        await link.publish_clock(encode(ClockMessage(at=room.now(), life=life)))
+        if link.life:
+            await link.publish_clock(encode(ClockMessage(at=room.now(), life=link.life)))
         notify("WATCHDOG=1")
         await asyncio.sleep(CLOCK_PERIOD_S)
 

@@ -41,6 +41,7 @@ def _decisions(row: sqlite3.Row) -> Decisions:
         manifest_sha256=row["manifest_sha256"],
         manifest_problem=row["manifest_problem"],
         complete=bool(row["complete"]),
+        certificate_problem=row["certificate_problem"],
         approved_at=row["approved_at"],
         held_reason=row["held_reason"],
         synced_at=row["synced_at"],

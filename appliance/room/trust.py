@@ -103,7 +103,7 @@ class PolicyFile:
             self._seen = (stat.st_mtime_ns, stat.st_size)
             try:
                 self._loaded, self.problem = self._read(), None
-            except (OSError, ValueError) as error:  # BadInput and NotTrusted are ValueErrors
+            except (OSError, ValueError, RecursionError) as error:  # BadInput and NotTrusted are ValueErrors
                 self._loaded, self.problem = None, f"the exam policy cannot be used: {error}"
         return self._loaded
 

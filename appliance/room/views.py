@@ -6,6 +6,7 @@ import json
 import sqlite3
 from typing import Any
 
+from appliance.evidence.completeness import Kind
 from appliance.policy import parse_policy
 from appliance.room.accounts import Account, Role
 from appliance.room.core import Room
@@ -89,6 +90,7 @@ def desk_view(room: Room, desk: str, account: Account) -> View:
         "needs": [need.words for need in assessment.needs if sees or not need.key.startswith("look-")],
         "observations": [observation(number, item) for number, item in sorted(seen.items(), reverse=True)],
         "sentence": SENTENCE,
+        "certified": session.sid if session and session.manifest_sha256 else None,
         "recorded": None
         if report is None
         else {
@@ -96,7 +98,7 @@ def desk_view(room: Room, desk: str, account: Account) -> View:
             "fragments": report.fragments,
             "leaves": report.leaves,
             "witnessed": report.witnessed,
-            "gaps": len(report.gaps),
+            "gaps": max(report.gap_count, len(report.gaps)),
         },
         "free_bytes": live.status.free_bytes if live.status else None,
         "software": live.presence.software if live.presence else "",
@@ -157,8 +159,14 @@ def notes(connection: sqlite3.Connection, sid: str) -> list[View]:
 def _session(row: sqlite3.Row) -> View:
     policy = parse_policy(json.loads(row["policy"])["body"])
     gaps = [
-        {"from_s": start / 90000, "to_s": end / 90000, "cause": cause, "unwitnessed": unwitnessed}
-        for start, end, cause, unwitnessed in json.loads(row["gaps"] or "[]")
+        {
+            "from_s": start / 90000,
+            "to_s": end / 90000,
+            "cause": cause,
+            "kind": kind,
+            "unwitnessed": kind == Kind.UNWITNESSED,
+        }
+        for start, end, cause, kind in json.loads(row["gaps"] or "[]")
     ]
     state, words = _stored_state(row)
     return {
@@ -172,6 +180,8 @@ def _session(row: sqlite3.Row) -> View:
         "complete": bool(row["complete"]),
         "gaps": gaps,
         "problem": row["manifest_problem"],
+        "certificate": row["certificate"] is not None,
+        "certificate_problem": row["certificate_problem"],
         "state": state,
         "words": words,
         "approved_by": row["approved_by"],

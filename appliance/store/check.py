@@ -6,6 +6,7 @@ Meant for a node that is not recording; during an exam a file just created may b
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,18 +19,20 @@ from appliance.evf.reader import scan_segment
 from appliance.store.database import connect_reader, schema_version
 from appliance.store.layout import Layout, read_uuid
 from appliance.store.ledger import LEDGER_STEPS
-from appliance.store.rows import Digests
+from appliance.store.rows import Digests, digest_file
 from appliance.store.schema import INDEX_STEPS
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be; `where` is a path under the root or a session."""
+    """One thing that is not as it should be; `where` is a path under the root or a session.
+
+    `set_aside`: it stands in the quarantine, with its row; a person has to look, and nothing is to be mended.
+    """
 
     where: str
     what: str
+    set_aside: bool = False
 
 
 def check_store(root: Path) -> list[Problem]:
@@ -140,12 +143,7 @@ def _check_segment(
     if on_disk_bytes < acknowledged_bytes or (state != "open" and on_disk_bytes > acknowledged_bytes):
         yield f"holds {on_disk_bytes} bytes where the row says {acknowledged_bytes}"
     if size_bytes is not None:
-        digests = Digests()
-        with path.open("rb") as stream:
-            left = size_bytes
-            while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
-                digests.update(chunk)
-                left -= len(chunk)
+        digests = digest_file(path, size_bytes)
         if (digests.sha256, digests.md5) != wanted:
             yield "is not the file that was recorded: its digest differs"
     try:
@@ -183,9 +181,11 @@ def _end_of(records: list[Any], prefix_bytes: int) -> int:
 
 
 def _check_wraps(layout: Layout, connection: sqlite3.Connection) -> Iterator[Problem]:
-    rows = connection.execute("SELECT name, sid, size_bytes, sha256, md5 FROM wraps ORDER BY name").fetchall()
+    rows = connection.execute(
+        "SELECT name, sid, size_bytes, sha256, md5, state FROM wraps ORDER BY name"
+    ).fetchall()
     going = _going(connection)
-    for name, sid, size_bytes, sha256, md5 in rows:
+    for name, sid, size_bytes, sha256, md5, state in rows:
         if sid in going:
             continue
         path = layout.wrap(name)
@@ -199,6 +199,8 @@ def _check_wraps(layout: Layout, connection: sqlite3.Connection) -> Iterator[Pro
         digests.update(data)
         if (len(data), digests.sha256, digests.md5) != (size_bytes, sha256, md5):
             yield Problem(f"wraps/{name}", "is not the file that was written: its digest differs")
+        elif state == "missing":
+            yield Problem(f"wraps/{name}", "was missing at a start and is back")
     known = {row[0] for row in rows}
     for path in sorted(layout.wraps.rglob("*")):
         if not path.is_dir() and path.name not in known:
@@ -246,8 +248,10 @@ def _check_quarantine(layout: Layout, connection: sqlite3.Connection) -> Iterato
         "SELECT stored_as, original, reason FROM quarantine ORDER BY stored_as"
     ).fetchall()
     for stored_as, original, reason in rows:
-        there = (layout.quarantine / stored_as).exists()
-        yield Problem(f"quarantine/{stored_as}", f"was {original}: {reason}" if there else "is missing")
+        there = os.path.lexists(layout.quarantine / stored_as)
+        yield Problem(
+            f"quarantine/{stored_as}", f"was {original}: {reason}" if there else "is missing", set_aside=there
+        )
     known = {row[0] for row in rows}
     for path in sorted(layout.quarantine.iterdir()):
         if path.name not in known:

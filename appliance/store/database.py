@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import StoreFailed
+from appliance.store.backup import back_up
 from appliance.store.durable import OPERATING_SYSTEM, FileOps, fsync_dir, store_failure
 
 if TYPE_CHECKING:
@@ -77,6 +78,16 @@ def connect_writer(path: Path) -> WriterConnection:
     return connection
 
 
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Keep every writer of `path` away without opening it; StoreFailed if there is one."""
+    fd = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
 def connect_reader(path: Path, newest_schema: int) -> sqlite3.Connection:
     """Open an existing database: never checkpoints, never writes. StoreFailed if its schema is newer."""
     try:
@@ -100,8 +111,52 @@ def schema_version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(path: Path, steps: Sequence[Callable[[Database], None]]) -> None:
-    """Bring `path` forward to version len(steps), a transaction a step. StoreFailed if it is newer."""
+def connect_settled(path: Path, newest_schema: int, *, used: bool) -> sqlite3.Connection | None:
+    """A reader's connection to a database that another process writes; None while that one is only making it.
+
+    `used`: the store has been in use. Then a database without tables, or one whose making a crash cut in half
+    (SQLITE_READONLY_ROLLBACK, SQLITE_CANTOPEN), is none that holds nothing: StoreFailed, as for a schema that its
+    writer has yet to bring forward.
+    """
+    if not path.exists():
+        return None
+    try:
+        connection = connect_reader(path, newest_schema)
+    except StoreFailed as error:
+        if used or not _being_made(error):
+            raise
+        return None
+    try:
+        version = schema_version(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_failure(f"cannot read {path.name}", error) from error
+    if version == newest_schema:
+        return connection
+    connection.close()
+    if not used:
+        return None
+    if version == 0:
+        raise StoreFailed(f"{path.name} holds no tables, not yet or no longer", CHECK_HINT)
+    raise StoreFailed(
+        f"{path.name} has schema {version}, and its process has not yet brought it to {newest_schema}",
+        "start that process; it does so first of all",
+    )
+
+
+def _being_made(error: StoreFailed) -> bool:
+    """True for what a reader meets while a new database's first pages are written, or after a crash in it."""
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY)
+
+
+def migrate(
+    path: Path, steps: Sequence[Callable[[Database], None]], file_ops: FileOps = OPERATING_SYSTEM
+) -> None:
+    """Bring `path` forward to version len(steps), a transaction a step. StoreFailed if it is newer.
+
+    Before each step the database as it stands is kept as <name>.schema-<version>; a new one has nothing to keep.
+    """
     connection = connect_writer(path)
     try:
         version = schema_version(connection)
@@ -113,10 +168,12 @@ def migrate(path: Path, steps: Sequence[Callable[[Database], None]]) -> None:
 
         database = Database(connection)
         for number, step in enumerate(steps[version:], start=version + 1):
+            if version:
+                back_up(connection, path, f"schema-{number - 1}", file_ops)
             with database.atomic():
                 step(database)
                 database.execute(f"PRAGMA user_version = {number}")
-        fsync_dir(path.parent)
+        fsync_dir(path.parent, file_ops)
     except StoreFailed:
         raise
     except (sqlite3.Error, OSError) as error:

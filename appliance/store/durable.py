@@ -77,7 +77,7 @@ class FileOps:
 OPERATING_SYSTEM = FileOps()
 
 
-def write_all(fd: int, data: bytes, file_ops: FileOps = OPERATING_SYSTEM) -> None:
+def write_all(fd: int, data: bytes | memoryview, file_ops: FileOps = OPERATING_SYSTEM) -> None:
     """Append every byte, looping on short writes; OSError as the system gives it."""
     rest = memoryview(data)
     while rest:

@@ -17,10 +17,9 @@ from appliance.errors import StoreFailed
 from appliance.store.database import (
     CHECK_HINT,
     Transactions,
-    connect_reader,
+    connect_settled,
     connect_writer,
     migrate,
-    schema_version,
 )
 from appliance.store.durable import OPERATING_SYSTEM, FileOps, store_failure
 from appliance.store.layout import Layout, read_uuid
@@ -204,14 +203,9 @@ class LedgerView:
     def _connected(self) -> sqlite3.Connection | None:
         if self._connection is not None:
             return self._connection
-        if not self.path.exists():
-            return None
-        connection = connect_reader(self.path, len(LEDGER_STEPS))
-        if schema_version(connection) == 0:  # the sync process is just creating it
-            connection.close()
-            return None
-        self._connection = connection
-        return connection
+        # The camera process ends a session that no order stands behind: what cannot be read is never taken for empty.
+        self._connection = connect_settled(self.path, len(LEDGER_STEPS), used=True)
+        return self._connection
 
 
 class Ledger(LedgerView):
@@ -223,7 +217,7 @@ class Ledger(LedgerView):
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise store_failure(f"cannot create {path.parent}", error) from error
-        migrate(path, LEDGER_STEPS)
+        migrate(path, LEDGER_STEPS, file_ops)
         self._writer = connect_writer(path)
         self._connection = self._writer
         self._transactions = Transactions(self._writer, file_ops)

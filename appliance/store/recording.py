@@ -53,7 +53,7 @@ class RecordingStore:
         self._reserve.make_room()
         self.layout.prepare(file_ops)
         require_database(self.layout)
-        migrate(self.layout.index_db, INDEX_STEPS)
+        migrate(self.layout.index_db, INDEX_STEPS, file_ops)
         self._connection = connect_writer(self.layout.index_db)
         self._transactions = Transactions(self._connection, file_ops, self._reserve.make_room)
         try:
@@ -86,6 +86,10 @@ class RecordingStore:
         """For a session that goes on after a restart: reserve as far as the disk has room; bytes held."""
         self._reserve.hold_again(footage_bytes)
         return self._reserve.held_bytes
+
+    def footage_bytes_left(self) -> int:
+        """What the active session's footage may still take: its reserve and the disk's free room."""
+        return self._reserve.footage_bytes()
 
     def begin_epoch(self, sid: str, boot_id: str) -> int:
         """Commit the next life of the recording process within a session: 0, 1, 2 …"""

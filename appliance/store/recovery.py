@@ -15,11 +15,11 @@ from appliance.errors import StoreFailed
 from appliance.evf.errors import EvfError
 from appliance.evf.reader import ScannedRecord, SegmentScan, scan_segment
 from appliance.store.database import Transactions
-from appliance.store.durable import FileOps, fdatasync, fsync_dir, store_failure, write_file_durably
+from appliance.store.durable import FileOps, fdatasync, store_failure, write_file_durably
 from appliance.store.layout import Layout, parse_wrap_name, segment_name
-from appliance.store.rows import Digests, RecordPlace, finish_segment, insert_gap, insert_record
+from appliance.store.quarantine import Quarantine
+from appliance.store.rows import RecordPlace, digest_file, finish_segment, insert_gap, insert_record
 
-_CHUNK_BYTES = 1 << 20
 # 64 zero bytes in a row do not occur in AES-GCM output (chance 2^-512 at a place): they are a page that the
 # file system had counted but not yet written when the power went.
 _HOLE = bytes(64)
@@ -78,12 +78,18 @@ def recover(layout: Layout, transactions: Transactions, file_ops: FileOps, clock
     return work.finish()
 
 
+def missing_cause(name: str) -> str:
+    """Cause of a gap over a segment whose file is gone."""
+    return f"segment file {name} is missing"
+
+
 class _Recovery:
     def __init__(self, layout: Layout, transactions: Transactions, file_ops: FileOps, clock: Clock) -> None:
         self._layout = layout
         self._transactions = transactions
         self._file_ops = file_ops
         self._clock = clock
+        self._quarantine = Quarantine(layout, transactions, file_ops, clock)
         self.report = RecoveryReport()
 
     def settle_strangers(self) -> None:
@@ -99,13 +105,13 @@ class _Recovery:
                 with path.open("rb") as stream:
                     scan = scan_segment(stream)
             except EvfError as error:
-                self._quarantine(path, f"no row, and {error}")
+                self._quarantine.take(path, f"no row, and {error}")
                 continue
             header = scan.header
             if (header.sid, header.epoch) not in epochs or header.sid != sid:
-                self._quarantine(path, "no row, and its header names no epoch of this store")
+                self._quarantine.take(path, "no row, and its header names no epoch of this store")
             elif name != segment_name(header.epoch, header.track, header.seg):
-                self._quarantine(path, "no row, and its header names another file")
+                self._quarantine.take(path, "no row, and its header names another file")
             else:
                 with self._transactions.begin(f"recovered segment {name}") as connection:
                     connection.execute(
@@ -129,9 +135,9 @@ class _Recovery:
                 continue
             parts = parse_wrap_name(path.name)
             if parts is None or parts[:2] not in epochs:
-                self._quarantine(path, "a wrap of no epoch of this store, or one never finished")
+                self._quarantine.take(path, "a wrap of no epoch of this store, or one never finished")
                 continue
-            digests = _digest(path, path.stat().st_size)
+            digests = digest_file(path, path.stat().st_size)
             with self._transactions.begin(f"recovered wrap {path.name}") as connection:
                 connection.execute(
                     "INSERT INTO wraps (sid, epoch, cls, name, size_bytes, sha256, md5, state)"
@@ -166,7 +172,7 @@ class _Recovery:
             for *_, tail, record in order:
                 insert_record(connection, tail.row.sid, tail.row.id, _place(record), now_mono_ns, now_wall)
             for tail in tails:
-                digests = _digest(self._layout.segment(tail.row.sid, tail.row.name), tail.keep_bytes)
+                digests = digest_file(self._layout.segment(tail.row.sid, tail.row.name), tail.keep_bytes)
                 finish_segment(connection, tail.row.id, tail.state, tail.keep_bytes, digests, tail.cause)
                 if tail.damaged:
                     self._gap_over_rows(tail.row, tail.keep_bytes, tail.cause)
@@ -191,6 +197,7 @@ class _Recovery:
             rows = connection.execute(
                 "SELECT sid FROM sessions WHERE ended IS NULL ORDER BY number"
             ).fetchall()
+        self.report.quarantined = self._quarantine.taken
         self.report.interrupted_sessions = [row[0] for row in rows]
         return self.report
 
@@ -224,11 +231,10 @@ class _Recovery:
         cause = f"{row.name}: bytes from {good_bytes} on are not what was recorded"
         self.report.damaged.append(str(path.relative_to(self._layout.root)))
         if scan is None:
-            self._quarantine(path, f"{row.name}: its header is not what was recorded")
+            self._quarantine.take(path, f"{row.name}: its header is not what was recorded")
             self._mark_missing(row)
             return None
-        stored_as = self._quarantine_row(path, cause)
-        write_file_durably(self._layout.quarantine / stored_as, path.read_bytes(), self._file_ops)
+        write_file_durably(self._quarantine.note(path, cause), path.read_bytes(), self._file_ops)
         return _Tail(row, [], good_bytes, "open_ended", cause, damaged=True)
 
     def _cut(self, path: Path, keep_bytes: int) -> None:
@@ -249,7 +255,7 @@ class _Recovery:
             self._file_ops.close(fd)
 
     def _mark_missing(self, row: _Row) -> None:
-        cause = f"segment file {row.name} is missing"
+        cause = missing_cause(row.name)
         with self._transactions.begin(cause) as connection:
             self._gap_over_rows(row, 0, cause)
             connection.execute(
@@ -265,28 +271,6 @@ class _Recovery:
             ).fetchone()
             if start_90k is not None:
                 insert_gap(connection, row.sid, start_90k, end_90k, cause)
-
-    def _quarantine(self, path: Path, reason: str) -> None:
-        stored_as = self._quarantine_row(path, reason)
-        self._file_ops.rename(path, self._layout.quarantine / stored_as)
-        fsync_dir(self._layout.quarantine, self._file_ops)
-        fsync_dir(path.parent, self._file_ops)
-
-    def _quarantine_row(self, path: Path, reason: str) -> str:
-        """Row first: after a crash in between, the next start finds the file and takes this name again."""
-        original = str(path.relative_to(self._layout.root))
-        stem = original.replace("/", "_")
-        stored_as, number = stem, 1
-        while (self._layout.quarantine / stored_as).exists():
-            number += 1
-            stored_as = f"{stem}.{number}"
-        with self._transactions.begin(f"quarantine of {original}") as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO quarantine (stored_as, original, reason, moved) VALUES (?, ?, ?, ?)",
-                (stored_as, original, reason, utc_text(self._clock.wall())),
-            )
-        self.report.quarantined.append(original)
-        return stored_as
 
     def _rows(self, where: str) -> list[_Row]:
         with self._transactions.begin("the segments") as connection:
@@ -328,13 +312,3 @@ def _place(record: ScannedRecord) -> RecordPlace:
         record.length_bytes,
         record.leaf,
     )
-
-
-def _digest(path: Path, size_bytes: int) -> Digests:
-    digests = Digests()
-    left = size_bytes
-    with path.open("rb") as stream:
-        while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
-            digests.update(chunk)
-            left -= len(chunk)
-    return digests

@@ -93,6 +93,11 @@ class Reserve:
         if given_bytes:
             self._give(given_bytes)
 
+    def footage_bytes(self) -> int:
+        """What footage may still take: what is held, without what rows keep, and what is free."""
+        held_bytes = max(self._owed_bytes, self.held_bytes - KEPT_FOR_ROWS_BYTES)
+        return held_bytes + max(0, self._free_bytes() - FLOOR_BYTES)
+
     def release(self) -> None:
         """Give everything back."""
         with suppress(OSError):  # the next start tries again

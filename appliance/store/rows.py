@@ -6,8 +6,10 @@ import base64
 import hashlib
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+_CHUNK_BYTES = 1 << 20
 FRAGMENT = 2  # RecordKind.FRAGMENT as it stands in the rows
 
 
@@ -105,6 +107,16 @@ class GapRow:
     cause: str
 
 
+class LostRow(NamedTuple):
+    """A committed record whose bytes are gone: its leaf, the file that held it, when its footage began, and why."""
+
+    leaf_index: int
+    leaf: bytes
+    name: str
+    time_90k: int
+    cause: str
+
+
 class NewestFragment(NamedTuple):
     """The newest durable fragment: its end, and when it became durable on both clocks (wall: UTC text)."""
 
@@ -140,7 +152,7 @@ class Digests:
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         self._sha256.update(data)
         self._md5.update(data)
@@ -160,6 +172,17 @@ class Digests:
     def md5(self) -> str:
         """Base64, as in Content-MD5."""
         return base64.b64encode(self._md5.digest()).decode("ascii")
+
+
+def digest_file(path: Path, size_bytes: int) -> Digests:
+    """Of the first `size_bytes` of a file, or of all of a shorter one."""
+    digests = Digests()
+    left = size_bytes
+    with path.open("rb") as stream:
+        while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+            digests.update(chunk)
+            left -= len(chunk)
+    return digests
 
 
 def insert_leaf(

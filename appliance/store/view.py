@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.clock import Clock, parse_utc
-from appliance.store.database import connect_reader, schema_version
+from appliance.store.database import connect_settled
 from appliance.store.durable import store_failure
 from appliance.store.layout import Layout
 from appliance.store.rows import (
@@ -18,6 +18,7 @@ from appliance.store.rows import (
     EventRow,
     GapRow,
     LeafRun,
+    LostRow,
     NewestFragment,
     SegmentRow,
     SessionRow,
@@ -31,6 +32,7 @@ __all__ = [
     "EventRow",
     "GapRow",
     "LeafRun",
+    "LostRow",
     "NewestFragment",
     "RecordingView",
     "SegmentRow",
@@ -101,6 +103,17 @@ class RecordingView:
             -1 if limit is None else limit,
         )
         return [row[0] for row in rows]
+
+    def lost(self, sid: str) -> list[LostRow]:
+        """Leaves whose record no file backs any more, in order: recovery found its bytes changed or its file gone."""
+        rows = self._rows(
+            "SELECT l.leaf_index, l.leaf, s.name, r.time_90k, s.cause FROM leaves l"  # noqa: S608 (a constant)
+            " JOIN records r ON r.segment_id = l.segment_id AND r.record_index = l.record_index"
+            f" JOIN segments s ON s.id = r.segment_id WHERE l.sid = ? AND NOT ({_COUNTS})"
+            " ORDER BY l.leaf_index",
+            sid,
+        )
+        return [LostRow(*row) for row in rows]
 
     def leaf_count(self, sid: str) -> int:
         """Number of leaves; they are numbered from 0 without a hole."""
@@ -187,14 +200,9 @@ class RecordingView:
     def _connected(self) -> sqlite3.Connection | None:
         if self._connection is not None:
             return self._connection
-        if not self.layout.index_db.exists():
-            return None
-        connection = connect_reader(self.layout.index_db, len(INDEX_STEPS))
-        if schema_version(connection) < len(INDEX_STEPS):  # the camera process is just making it
-            connection.close()
-            return None
-        self._connection = connection
-        return connection
+        used = self.layout.uuid_file.exists()
+        self._connection = connect_settled(self.layout.index_db, len(INDEX_STEPS), used=used)
+        return self._connection
 
 
 def _segment(runs: list[Any]) -> SegmentRow:

@@ -1,6 +1,7 @@
 """The certificate of a session: once it has ended and the controller has cosigned its last leaf, the signed manifest.
 
-A manifest is made once and kept; it is published until somebody decides about it.
+A manifest is made once and kept; it is published until somebody decides about it, with the desk's half of the
+completeness certificate, which follows from it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from appliance.errors import EvidenceBroken, StoreFailed
+from appliance.errors import EvidenceBroken, NotTrusted, StoreFailed
+from appliance.evf.canonical import parse_canonical
 from appliance.evf.errors import EvfError
+from appliance.evidence.certifying import sign_as_desk
 from appliance.evidence.manifest import sign_manifest
 from appliance.evidence.session import EventLeaf, Gap, LostLeaf, Manifest, SegmentEntry, WrapEntry
 from appliance.policy import ExamPolicy
 from appliance.store.durable import store_failure, write_file_durably
 from appliance.store.ledger import Witness
-from appliance.store.view import EventRow, GapRow, RecordingView, SegmentRow, SessionRow, WrapRow
+from appliance.store.view import (
+    EventRow,
+    GapRow,
+    LostRow,
+    RecordingView,
+    SegmentRow,
+    SessionRow,
+    WrapRow,
+)
 from appliance.sync.trust import DeskTrust
 
 log = logging.getLogger(__name__)
@@ -37,6 +48,7 @@ class SessionParts:
     events: Sequence[EventRow]
     gaps: Sequence[GapRow]
     leaves: Sequence[bytes]
+    lost: Sequence[LostRow]
 
     @classmethod
     def read(cls, view: RecordingView, sid: str) -> SessionParts | None:
@@ -45,7 +57,13 @@ class SessionParts:
         if session is None or session.ended is None:
             return None
         return cls(
-            session, view.segments(sid), view.wraps(sid), view.events(sid), view.gaps(sid), view.leaves(sid)
+            session,
+            view.segments(sid),
+            view.wraps(sid),
+            view.events(sid),
+            view.gaps(sid),
+            view.leaves(sid),
+            view.lost(sid),
         )
 
 
@@ -112,12 +130,17 @@ def _lost(parts: SessionParts, segments: Sequence[SegmentEntry]) -> tuple[LostLe
     owned = {event.leaf_index for event in parts.events}
     for entry in segments:
         owned.update(index for first, count in entry.leaf_runs for index in range(first, first + count))
-    missing = [index for index in range(len(parts.leaves)) if index not in owned]
-    # The index no longer ties such a leaf to its file; every file that recovery complained of is named.
-    blamed = [row for row in parts.segments if row.state == "missing" or row.cause not in ("", "interrupted")]
-    name = ", ".join(row.name for row in blamed)
-    cause = "; ".join(dict.fromkeys(row.cause for row in blamed)) or "the index holds no file for this record"
-    return tuple(LostLeaf(index, parts.leaves[index].hex(), name, 0, cause) for index in missing)
+    known = {row.leaf_index: row for row in parts.lost}
+    lost: list[LostLeaf] = []
+    for index, leaf in enumerate(parts.leaves):
+        if index in owned:
+            continue
+        row = known.get(index)
+        if row is None:
+            lost.append(LostLeaf(index, leaf.hex(), "", 0, "the index holds no file for this record"))
+        else:
+            lost.append(LostLeaf(index, leaf.hex(), row.name, row.time_90k, row.cause))
+    return tuple(lost)
 
 
 class Certificates:
@@ -127,6 +150,7 @@ class Certificates:
         self._view = view
         self._trust = trust
         self._kept: dict[str, bytes] = {}
+        self._halves: dict[str, str] = {}
         self.faults: dict[str, str] = {}
 
     def manifest(self, sid: str) -> bytes | None:
@@ -144,6 +168,25 @@ class Certificates:
         """Hex digest of the manifest's bytes; None until there is one."""
         manifest = self.manifest(sid)
         return None if manifest is None else hashlib.sha256(manifest).hexdigest()
+
+    def desk_half(self, sid: str) -> str | None:
+        """What this desk signs of the completeness certificate, as canonical JSON; None without a manifest of its key.
+
+        Made of the manifest each time that the process starts: the signature is the same again.
+        """
+        manifest = self.manifest(sid)
+        if manifest is None or sid in self._halves:
+            return self._halves.get(sid)
+        try:
+            parsed = Manifest.from_body(parse_canonical(manifest)["body"])
+            half = sign_as_desk(parsed, manifest, self._trust.device_key)
+        except (EvidenceBroken, NotTrusted, EvfError, KeyError) as error:
+            if self.faults.get(sid) != str(error):
+                log.error("certificate.not_signed sid=%s reason=%s", sid, error)
+            self.faults[sid] = str(error)
+            return None
+        self._halves[sid] = half.decode("ascii")
+        return self._halves[sid]
 
     def certify(
         self, sid: str, policy: ExamPolicy, witness: Witness | None, unwitnessed: Sequence[tuple[int, int]]

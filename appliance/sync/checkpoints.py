@@ -25,6 +25,8 @@ from appliance.protocol import CheckpointMessage, WitnessMessage
 
 MAX_LEAVES = 4096  # of one CheckpointMessage: 190 kB, two hours of fragments
 RESEND_S = 5.0  # the controller answers within milliseconds; at this pace a lost answer costs nobody anything
+# While the controller is away a desk says it ever more rarely; a new controller's first word makes it say it at once.
+MAX_RESEND_S = 60.0
 # Two lost answers and a half: until here a late cosignature is the network's ordinary course (FORMAT.md: at most 10 s).
 UNWITNESSED_90K = 30 * 90_000
 
@@ -43,12 +45,11 @@ class LeafSource(Protocol):
 
 @dataclass(frozen=True)
 class Cosigned:
-    """What the controller has put its name to; to be made durable. `complete` when nothing else was known to send."""
+    """What the controller has put its name to; to be made durable."""
 
     size: int
     note: str
     cosignature: str
-    complete: bool
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class SessionLog:
         self._controller_key = controller_key
         self._source = source
         self._sent: _Sent | None = None
+        self._resend_s = RESEND_S
         self._refused = False
         self._base = Frontier()
         if source.leaf_count(sid) < witnessed_size:
@@ -88,8 +90,10 @@ class SessionLog:
         """New leaves under a signed note, or the same again when no answer came; None if there is nothing to say."""
         if self.fault:
             return None
-        if self._sent is not None and now_mono_ns - self._sent.at_mono_ns < RESEND_S * 1e9:
-            return None
+        if self._sent is not None:
+            if now_mono_ns - self._sent.at_mono_ns < self._resend_s * 1e9:
+                return None
+            self._resend_s = min(2 * self._resend_s, MAX_RESEND_S)
         leaves = self._source.leaves(self.sid, self._base.size, MAX_LEAVES)
         if not leaves:
             return None
@@ -107,12 +111,13 @@ class SessionLog:
 
     def connection_began(self) -> None:
         """Whatever was under way is sent again; after a refusal once, since a person may have put the cause right."""
-        self._sent = None
+        self._sent, self._resend_s = None, RESEND_S
         if self._refused:
             self.fault, self._refused = "", False
 
     def answer(self, message: WitnessMessage) -> Cosigned | None:
         """Take the controller's answer: a cosignature, a place to send again from, or a refusal."""
+        self._resend_s = RESEND_S
         if message.refused is not None:
             self.fault, self._refused = f"the room refused this desk's log: {message.refused}", True
             return None
@@ -139,7 +144,7 @@ class SessionLog:
             self._sent = None
         if frontier.size >= self._base.size:
             self._base = frontier
-        return Cosigned(message.size, note, message.cosignature, self._base.size >= count)
+        return Cosigned(message.size, note, message.cosignature)
 
     def _sign(self, frontier: Frontier) -> str:
         origin = session_origin(self._desk, self.sid)

@@ -30,6 +30,9 @@ KEEPALIVE_S = (
 )
 SESSION_EXPIRY_S = 24 * 3600  # orders wait at the broker for a node that is away for less than a day
 ANSWER_TIMEOUT_S = 10.0
+# MQTT 5, 3.14.2.1: somebody connected under the same client id, the certificate's name. Mosquitto 2.0.11 closes
+# without a word; then the room's notice tells it.
+TAKEN_OVER = 0x8E
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,11 @@ class Connected:
 
 @dataclass(frozen=True)
 class Ended:
-    """The connection is over or never came about; `reason` in words."""
+    """The connection is over or never came about; `reason` in words. `taken_over`: by another of this desk's name."""
 
     number: int
     reason: str
+    taken_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Connection:
         self._over = threading.Event()
         self._answered = threading.Event()
         self._reason = "connection lost"
+        self._taken_over = False
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"mqtt-{number}")
         self.client = Client(
             CallbackAPIVersion.VERSION2,
@@ -145,8 +150,7 @@ class Connection:
             else:
                 self.client.connect(config.broker_host, config.broker_port, KEEPALIVE_S)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            self._emit(Ended(self._number, f"the broker was not reached: {reason}"))
+            self._emit(Ended(self._number, f"the broker was not reached: {self._words(error)}"))
             return
         self.client.loop_start()
         if not self._answered.wait(ANSWER_TIMEOUT_S) and not self._over.is_set():
@@ -154,7 +158,13 @@ class Connection:
         self._over.wait()
         self.client.disconnect()  # an attempt that was given up must not leave its socket open
         self.client.loop_stop()
-        self._emit(Ended(self._number, self._reason))
+        self._emit(Ended(self._number, self._reason, self._taken_over))
+
+    def _words(self, error: OSError) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            today = f"{self._clock.wall():%Y-%m-%d}"
+            return f"certificate verify failed: {error.verify_message}; by this desk's clock it is {today}"
+        return (error.strerror or str(error)).lower()
 
     def _end(self, reason: str) -> None:
         if not self._over.is_set():
@@ -178,10 +188,13 @@ class Connection:
         topics = [
             (desk_topic(self._config.room, self._config.desk, leaf), 1)
             for leaf in ToNode
-            if leaf != ToNode.WATCH
+            if leaf not in (ToNode.WATCH, ToNode.NOTICE)
         ]
-        watch = desk_topic(self._config.room, self._config.desk, ToNode.WATCH)
-        client.subscribe([*topics, (watch, 0), (clock_topic(self._config.room), 0)])
+        passing = [
+            (desk_topic(self._config.room, self._config.desk, leaf), 0)
+            for leaf in (ToNode.WATCH, ToNode.NOTICE)
+        ]
+        client.subscribe([*topics, *passing, (clock_topic(self._config.room), 0)])
 
     def _on_subscribe(
         self,
@@ -208,6 +221,7 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         by_broker = flags.is_disconnect_packet_from_server
+        self._taken_over = by_broker and reason.value == TAKEN_OVER
         self._end(
             f"the broker ended the connection: {str(reason).lower()}" if by_broker else "connection lost"
         )

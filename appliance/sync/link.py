@@ -26,12 +26,24 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 15.0
+# A connection that lasted this long was none of a row of failures.
+STEADY_S = 30.0
+# Two machines that bear one name throw each other out. Either waits longer each time, so that the room is not kept
+# busy with them, and comes again, so that the right one is there once the other is off.
+FIRST_TAKEN_OVER_S = 30.0
+MAX_TAKEN_OVER_S = 600.0
+TAKEN_OVER_SHOWN_S = 2 * MAX_TAKEN_OVER_S
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def backoff_s(failures: int, spread: float) -> float:
     """Seconds to wait after so many failures in a row; `spread` 0..1 keeps a room's desks from coming all at once."""
     return float(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures, 16)) * (0.5 + spread / 2))
+
+
+def taken_over_backoff_s(times: int, spread: float) -> float:
+    """Seconds to wait after the connection was taken over for so many times; `spread` 0..1 parts the two machines."""
+    return float(min(MAX_TAKEN_OVER_S, FIRST_TAKEN_OVER_S * 2 ** min(times - 1, 16)) * (0.5 + spread / 2))
 
 
 def tls_context(config: NodeConfig) -> ssl.SSLContext | None:
@@ -60,15 +72,24 @@ class Link:
     """Owned by the main thread; `emit` is called in paho's thread and must only queue."""
 
     def __init__(
-        self, config: NodeConfig, clock: Clock, boot_id: str, emit: Callable[[LinkEvent], None]
+        self,
+        config: NodeConfig,
+        clock: Clock,
+        boot_id: str,
+        emit: Callable[[LinkEvent], None],
+        certificate_problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._boot_id = boot_id
         self._emit = emit
+        self._certificate_problem = certificate_problem
         self._connection: Connection | None = None
         self._failures = 0
         self._not_before_mono_ns = 0
+        self._connected_mono_ns = 0
+        self._taken_over_times = 0
+        self._taken_over_mono_ns: int | None = None
         self._last_preview: MQTTMessageInfo | None = None
         self.connected = False
         self.number = 0
@@ -79,6 +100,11 @@ class Link:
         """Begin a connection if there is none and the back-off is over; `next_number` is durable once it returns."""
         if self._connection is not None or self._clock.mono_ns() < self._not_before_mono_ns:
             return
+        try:
+            tls = tls_context(self._config)
+        except BadConfig as error:  # a certificate is just being renewed, or badly
+            self._wait(str(error), 1)
+            return
         self.number = next_number()
         self._connection = Connection(
             self._config,
@@ -86,7 +112,7 @@ class Link:
             self.number,
             self._presence("lost"),
             self._emit,
-            tls_context(self._config),
+            tls,
         )
         self._connection.start()
 
@@ -95,19 +121,53 @@ class Link:
         if event.number != self.number or self._connection is None:
             return
         if isinstance(event, Connected):
-            self.connected, self.problem, self._failures = True, "", 0
+            self.connected, self.problem = True, ""
+            self._connected_mono_ns = self._clock.mono_ns()
             self.publish(FromNode.PRESENCE, self._presence("online"), retain=True)
             log.info("link.connected number=%d", event.number)
             return
-        said_before = self.problem == event.reason
-        self.connected, self.problem = False, event.reason
+        lasted_s = (self._clock.mono_ns() - self._connected_mono_ns) / 1e9 if self.connected else 0.0
+        if lasted_s > STEADY_S:
+            self._failures = 0
+        if lasted_s > TAKEN_OVER_SHOWN_S:
+            self._taken_over_times = 0
+        self.connected = False
         self._connection.finish()
         self._connection = None
-        wait_s = backoff_s(self._failures, random.SystemRandom().random())
-        self._failures += 1
+        spread = random.SystemRandom().random()
+        if event.taken_over or (lasted_s and self.faults()):
+            self.another_machine()
+            self._taken_over_times += 1
+            self._wait(self._words(event.reason), taken_over_backoff_s(self._taken_over_times, spread))
+        else:
+            self._wait(self._words(event.reason), backoff_s(self._failures, spread))
+            self._failures += 1
+
+    def another_machine(self) -> None:
+        """The room or the broker has noticed that another machine bears this desk's name."""
+        if not self.faults():
+            log.error("link.another_machine desk=%s", self._config.desk)
+        self._taken_over_mono_ns = self._clock.mono_ns()
+
+    def faults(self) -> list[str]:
+        """In words, for the room: that another machine bears this desk's name, for some time after it was noticed."""
+        since_ns = self._taken_over_mono_ns
+        if since_ns is None or self._clock.mono_ns() - since_ns > TAKEN_OVER_SHOWN_S * 1e9:
+            return []
+        return [
+            f"another machine presents itself as {self._config.desk}; one of the two has to be switched off"
+        ]
+
+    def _words(self, reason: str) -> str:
+        """A broker refuses an expired certificate without saying so: the desk's own look at it names the cause."""
+        problem = self._certificate_problem()
+        return reason if problem is None else f"{reason}; {problem}"
+
+    def _wait(self, reason: str, wait_s: float) -> None:
+        if self.problem != reason:
+            log.warning("link.ended number=%d reason=%s retry_s=%.1f", self.number, reason, wait_s)
+        self.problem = reason
         self._not_before_mono_ns = self._clock.mono_ns() + round(wait_s * 1e9)
-        if not said_before:
-            log.warning("link.ended number=%d reason=%s retry_s=%.1f", event.number, event.reason, wait_s)
 
     def publish(self, leaf: FromNode, payload: bytes, *, retain: bool = False) -> int | None:
         """Send with QoS 1; returns the message id that `Acknowledged` will name, None when not connected.

@@ -201,6 +201,9 @@ class Orders:
         )
         if recipients.institution != self._config.institution:
             raise NotTrusted("the recipient set is another institution's", "provision this desk again")
+        # seen is enough: an older one is refused from now on, also by a desk that never recorded for this one
+        if recipients.version > self._ledger.recipient_set_version():
+            self._ledger.accept_recipient_set_version(recipients.version)
         return recipients
 
     def _end(self, order: EndSession, command: Command) -> Effect:

@@ -18,6 +18,7 @@ from appliance.local_link import LocalClient, Message
 from appliance.protocol import (
     ClockMessage,
     FromNode,
+    Notice,
     ToNode,
     Watch,
     WitnessMessage,
@@ -70,7 +71,14 @@ class SyncProcess:
         self._boot_id = boot_id()
         trust = load_trust(config)
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._link = Link(config, clock, self._boot_id, self._items.put)
+        self._certificates = trust.certificates
+        self._link = Link(
+            config,
+            clock,
+            self._boot_id,
+            self._items.put,
+            lambda: None if trust.certificates.valid_at(clock.wall()) else self._certificate_problem(),
+        )
         self._ledger = Ledger(Layout(config.store).ledger_db)
         self._view = RecordingView(config.store)
         certificates = Certificates(self._view, trust)
@@ -94,12 +102,16 @@ class SyncProcess:
         """Each turn handles what came and takes every duty one step further."""
         notify("READY=1")
         while not stop.is_set():
-            try:
-                self._handle(self._items.get(timeout=TURN_S))
-                while True:
-                    self._handle(self._items.get_nowait())
-            except queue.Empty:
-                self._step()
+            self.turn(TURN_S)
+
+    def turn(self, wait_s: float) -> None:
+        """Handle what came, or comes within `wait_s`, and take every duty one step further."""
+        try:
+            self._handle(self._items.get(timeout=wait_s))
+            while True:
+                self._handle(self._items.get_nowait())
+        except queue.Empty:
+            self._step()
 
     def close(self) -> None:
         """Say "stopped" and give everything back."""
@@ -156,6 +168,10 @@ class SyncProcess:
                 self._status_soon()
             elif message.topic == desk_topic(room, desk, ToNode.WATCH):
                 self._renew_watch(decode(Watch, message.payload))
+            elif message.topic == desk_topic(room, desk, ToNode.NOTICE):
+                decode(Notice, message.payload)
+                self._link.another_machine()
+                self._status_soon()
             elif message.topic == clock_topic(room):
                 self._hear_clock(decode(ClockMessage, message.payload), message.arrived_mono_ns)
         except ValueError as error:  # BadInput, and a time that is none
@@ -172,6 +188,7 @@ class SyncProcess:
         if self._controller_life not in (None, message.life):
             # The page's list of observations died with the old one; the camera process still has them in RAM.
             self._local.send({"type": "replay"})
+            self._sessions.connection_began()
         self._controller_life = message.life
 
     def _obey(self, payload: bytes) -> None:
@@ -251,7 +268,10 @@ class SyncProcess:
             self._status_message_id = self._link.publish(FromNode.STATUS, encode(status), retain=True)
 
     def _faults(self, clock: ClockReading) -> list[str]:
-        faults = self._sessions.faults()
+        faults = self._sessions.faults() + self._link.faults()
+        certificate = self._certificate_problem()
+        if certificate is not None:
+            faults.append(certificate)
         if self._orders.foreign:
             faults.append(f"{self._orders.foreign} commands were refused: not from this room's controller")
         if self._observations.dropped:
@@ -263,6 +283,9 @@ class SyncProcess:
                 f"the clock is {abs(clock.offset_s):.1f} s away from the room's, or the room's was not heard"
             )
         return faults
+
+    def _certificate_problem(self) -> str | None:
+        return self._certificates.problem(self._clock.wall())
 
 
 def _without_time(facts: CameraFacts) -> tuple[object, ...]:

@@ -142,7 +142,7 @@ class Sender:
             with self._client.stream("PUT", job.url, headers=headers, content=body) as response:
                 status, answer = response.status_code, _beginning(response)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return Outcome.LATER, f"storage not reached: {type(error).__name__}"
+            return Outcome.LATER, f"storage not reached: {_words(error)} ({type(error).__name__})"
         except OSError as error:
             return Outcome.LATER, f"cut off: {error}"
         if status == 200:
@@ -158,6 +158,17 @@ class Sender:
             with self._counting:
                 self.sent_bytes += len(chunk)
             yield chunk
+
+
+def _words(error: httpx.HTTPError | httpx.InvalidURL) -> str:
+    match error:
+        case httpx.TimeoutException():
+            return "it does not answer in time"
+        case httpx.ConnectError():
+            return "no connection"
+        case httpx.NetworkError() | httpx.RemoteProtocolError():
+            return "it cut the connection off"
+    return "it does not speak as it should"
 
 
 def unfit(content: Path | bytes, facts: ObjectFacts) -> str:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.clock import parse_utc
 from appliance.config import NodeConfig
 from appliance.errors import BadInput, NotTrusted, StorageNotAllowed
 from appliance.policy import ExamPolicy, verify_policy
@@ -27,8 +28,8 @@ from appliance.protocol import (
 from appliance.store.ledger import Ledger, OrderedSession
 from appliance.store.view import GapRow, RecordingView, SessionRow, Totals
 from appliance.sync.certificate import Certificates, Republisher
-from appliance.sync.checkpoints import SessionLog, unwitnessed_span
-from appliance.sync.sender import PutDone, Sender
+from appliance.sync.checkpoints import MAX_LEAVES, SessionLog, unwitnessed_span
+from appliance.sync.sender import PutDone, Sender, unfit
 from appliance.sync.status import SessionFacts
 from appliance.sync.trust import DeskTrust
 from appliance.sync.uploader import Change, Upload, session_files
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 Publish = Callable[[FromNode, bytes], int | None]
 CERTIFY_INTERVAL_S = 1.0
+MOST_UNANSWERED = 64  # of checkpoints of one session: an hour of a controller that is away
+NOT_VALID = "the desk's certificate was not valid when it ended; renew it, then it is certified"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Sessions:
         self._uploads: dict[str, Upload] = {}
         self._policies: dict[str, ExamPolicy] = {}
         self._ended: dict[str, _Recorded] = {}
+        # By session: up to where (90 kHz) a checkpoint of so many leaves covers the film; those without an answer.
+        self._covers: dict[str, dict[int, int]] = {}
         self._next_certify_ns = 0
         self._foreign = 0
         self._orders: list[OrderedSession] = []
@@ -116,7 +121,7 @@ class Sessions:
                 self._send_checkpoint(order.sid, now_mono_ns)
             undecided = order.state in ("ordered", "ended")
             if certify and undecided and row.ended is not None:
-                self._certify(order)
+                self._certify(order, row)
             if connected and undecided:
                 self._send_manifest(order.sid, now_mono_ns)
             if connected and order.state == "released":
@@ -136,8 +141,7 @@ class Sessions:
             return
         with self._ledger.transaction():
             self._ledger.set_witness(message.sid, cosigned.size, cosigned.cosignature, cosigned.note)
-            if cosigned.complete:
-                self._note_witnessed_time(message.sid)
+            self._note_witnessed_time(message.sid, cosigned.size)
 
     def granted(self, payload: bytes, now_mono_ns: int) -> None:
         """Take a Grants message: send what it grants, or nothing at all if any of it is not allowed."""
@@ -187,20 +191,37 @@ class Sessions:
         return words
 
     def _send_checkpoint(self, sid: str, now_mono_ns: int) -> None:
+        newest = self._view.newest_fragment(sid)  # read before the leaves, so that they cover it
         message = self._log(sid).next_message(now_mono_ns)
-        if message is not None:
-            self._publish(FromNode.CHECKPOINT, encode(message))
+        if message is None:
+            return
+        if len(message.leaves) < MAX_LEAVES:  # otherwise it is a piece of more, and covers less
+            covers = self._covers.setdefault(sid, {})
+            covers[message.first_index + len(message.leaves)] = 0 if newest is None else newest.time_90k_end
+            while len(covers) > MOST_UNANSWERED:
+                del covers[min(covers)]
+        self._publish(FromNode.CHECKPOINT, encode(message))
 
-    def _certify(self, order: OrderedSession) -> None:
-        if self._certificates.manifest(order.sid) is None:
-            spans = self._spans(order.sid)
-            self._certificates.certify(order.sid, self._policy(order), self._ledger.witness(order.sid), spans)
+    def _certify(self, order: OrderedSession, row: SessionRow) -> None:
+        sid = order.sid
+        if self._certificates.manifest(sid) is not None:
+            return
+        if row.ended is not None and not self._trust.certificates.valid_at(parse_utc(row.ended)):
+            # What is made now would be made for good, and nobody would believe it.
+            self._certificates.faults[sid] = NOT_VALID
+            return
+        if self._certificates.faults.get(sid) == NOT_VALID:
+            del self._certificates.faults[sid]
+        spans = self._spans(sid)
+        self._certificates.certify(sid, self._policy(order), self._ledger.witness(sid), spans)
 
     def _send_manifest(self, sid: str, now_mono_ns: int) -> None:
         manifest = self._certificates.manifest(sid)
         if manifest is None or not self._republisher.due(sid, now_mono_ns):
             return
-        payload = encode(ManifestMessage(sid=sid, manifest=manifest.decode("ascii")))
+        certificate = self._certificates.desk_half(sid)
+        message = ManifestMessage(sid=sid, manifest=manifest.decode("ascii"), certificate=certificate)
+        payload = encode(message)
         if len(payload) > MAX_MESSAGE_BYTES:
             self._certificates.faults[sid] = (
                 f"the manifest has {len(payload)} bytes, more than a message may have"
@@ -241,8 +262,16 @@ class Sessions:
         with self._ledger.transaction():
             for item in files:
                 self._ledger.add_upload(sid, item.facts.name, item.facts.size_bytes, item.facts.sha256)
-        set_aside = {row.name: row.reason for row in self._ledger.uploads(sid) if row.state == "quarantined"}
+        # Looked at again at each start: somebody may have put the file right meanwhile.
+        fitting = {item.facts.name: item for item in files}
+        looked_at = {
+            row.name: unfit(fitting[row.name].content, fitting[row.name].facts)
+            for row in self._ledger.uploads(sid)
+            if row.state == "quarantined" and row.name in fitting
+        }
+        set_aside = {name: reason for name, reason in looked_at.items() if reason}
         upload = Upload(self._config.room, self._config.desk, sid, self._policy(order), files, set_aside)
+        self._keep(sid, [Change(name, "waiting") for name, reason in looked_at.items() if not reason])
         self._keep(sid, [Change(name, "quarantined", reason) for name, reason in upload.set_aside.items()])
         self._uploads[sid] = upload
         return upload
@@ -256,9 +285,12 @@ class Sessions:
                     sid, change.name, change.state, change.reason, attempted=change.attempted
                 )
 
-    def _note_witnessed_time(self, sid: str) -> None:
-        newest = self._view.newest_fragment(sid)
-        until_90k = 0 if newest is None else newest.time_90k_end
+    def _note_witnessed_time(self, sid: str, size: int) -> None:
+        covers = self._covers.get(sid, {})
+        until_90k = covers.get(size)
+        if until_90k is None:  # of a life before this one, or a piece of what is still to come
+            return
+        self._covers[sid] = {other: until for other, until in covers.items() if other > size}
         before_90k = int(self._ledger.get(f"witnessed_until:{sid}") or 0)
         spans = self._spans(sid)
         now_spans = unwitnessed_span(spans, before_90k, until_90k)
@@ -315,4 +347,5 @@ class Sessions:
             objects_total=len(uploads),
             objects_there=len(uploads) if order.state == "synced" else there,
             sending=upload is not None and bool(upload.round_number),
+            set_aside=[f"{row.name}: {row.reason}" for row in uploads if row.state == "quarantined"],
         )

@@ -15,6 +15,10 @@ from appliance.sync.room_clock import ClockReading
 
 # The camera process speaks every second; ten silences in a row and it is not there.
 CAMERA_SILENCE_S = 10.0
+# A camera that comes and goes for hours makes thousands of gaps; a status must stay far below a message's limit.
+MOST_GAPS = 20
+MOST_FAULTS = 20
+MOST_SET_ASIDE = 5
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class SessionFacts:
     objects_total: int
     objects_there: int
     sending: bool
+    set_aside: Sequence[str] = ()
 
 
 def phase_of(facts: SessionFacts) -> SessionPhase:
@@ -96,11 +101,14 @@ def session_report(facts: SessionFacts) -> SessionReport:
         leaves=facts.leaves,
         witnessed=min(facts.witnessed, facts.leaves),
         gaps=tuple(
-            GapReport(start_90k=gap.start_90k, end_90k=gap.end_90k, cause=gap.cause) for gap in facts.gaps
+            GapReport(start_90k=gap.start_90k, end_90k=gap.end_90k, cause=gap.cause)
+            for gap in facts.gaps[-MOST_GAPS:]
         ),
+        gap_count=len(facts.gaps),
         manifest_sha256=facts.manifest_sha256,
         objects_total=facts.objects_total,
         objects_there=facts.objects_there,
+        set_aside=tuple(facts.set_aside[:MOST_SET_ASIDE]),
     )
 
 
@@ -149,6 +157,12 @@ def build_status(facts: StatusFacts) -> Status:
         free_bytes=facts.free_bytes,
         clock_offset_s=facts.clock.offset_s,
         clock_synced=facts.clock.synced,
-        faults=tuple(dict.fromkeys(faults)),
+        faults=_bounded(tuple(dict.fromkeys(faults))),
         sessions=tuple(session_report(session) for session in facts.sessions),
     )
+
+
+def _bounded(faults: tuple[str, ...]) -> tuple[str, ...]:
+    if len(faults) <= MOST_FAULTS:
+        return faults
+    return (*faults[:MOST_FAULTS], f"and {len(faults) - MOST_FAULTS} more; the desk's log has them all")

@@ -22,8 +22,10 @@ from appliance.store.rows import Digests
 from appliance.store.view import RecordingView, SegmentRow, WrapRow
 from appliance.sync.sender import Outcome, PutDone, PutJob
 
-MAX_OBJECTS = 2048  # of one GrantRequest
+# Of one GrantRequest: 24 hours, the longest exam, in segments of a minute, film and log. 0.7 MB.
+MAX_OBJECTS = 4096
 ANSWER_TIMEOUT_S = 15.0
+MAX_ANSWER_TIMEOUT_S = 60.0  # a controller whose storage is away does not answer
 FIRST_WAIT_S = 1.0
 MAX_WAIT_S = 60.0
 # After an alarm somebody has to look; asking more often would only fill the storage's log.
@@ -124,6 +126,7 @@ class Upload:
         self._policy = policy
         self._outstanding: set[str] = set()
         self._asked_at: int | None = None
+        self._answer_timeout_s = ANSWER_TIMEOUT_S
         self._not_before = 0
         self._fruitless = 0
         self._answered_issued = ""
@@ -134,8 +137,10 @@ class Upload:
         """The request to send now, if it is time to ask (again)."""
         if self._outstanding or now < self._not_before:
             return None
-        if self._asked_at is not None and now - self._asked_at < ANSWER_TIMEOUT_S * 1e9:
-            return None
+        if self._asked_at is not None:
+            if now - self._asked_at < self._answer_timeout_s * 1e9:
+                return None
+            self._answer_timeout_s = min(2 * self._answer_timeout_s, MAX_ANSWER_TIMEOUT_S)
         self._asked_at = now
         wanted = [item.facts for name, item in self.files.items() if name not in self.set_aside]
         # What is still to be sent comes first, should a session have more files than a request holds.
@@ -153,7 +158,7 @@ class Upload:
         if grants.issued == self._answered_issued:  # the broker delivered it twice
             return [], []
         self._answered_issued = grants.issued
-        self._asked_at = None
+        self._asked_at, self._answer_timeout_s = None, ANSWER_TIMEOUT_S
         wanted = [
             grant for grant in grants.grants if grant.name in self.files and grant.name not in self.set_aside
         ]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from appliance.evf.canonical import canonical
 from demo.room import CHECKOUT, DemoRoom, default_desks, wait_until
 from demo.screens import launch, log_in
 from tests.room import running_room
@@ -16,6 +22,7 @@ from tests.room import running_room
 pytestmark = pytest.mark.slow
 
 SCREENS = CHECKOUT / "build" / "screens"
+expect.set_options(timeout=20_000)  # the machine is shared; 5 s is the library's own
 NOTICE = "An indication is not proof of anything. It says where a person may want to look."
 
 
@@ -149,6 +156,76 @@ def test_end_and_approve(room: DemoRoom, page: Page) -> None:
     shoot(page, "approved")
     sessions = {path.parent.name for path in room.bucket_files()}
     assert sessions == {rows.nth(0).get_attribute("data-sid")}
+
+
+def test_candidate_photographs_the_certificate_from_the_screen(room: DemoRoom, page: Page) -> None:
+    """Reached from the end-of-exam table; the code on the screen is read as a phone would, and verifies."""
+    page.goto(room.url + "/end")
+    row = page.locator("tbody tr").nth(0)
+    sid = row.get_attribute("data-sid")
+    row.get_by_role("link", name="For the candidate").click()
+    expect(page).to_have_url(f"{room.url}/certificates/{sid}")
+    client = room.client()
+    complete = client.session(str(sid))["complete"]
+    client.close()
+    expect(page.locator(".outcome")).to_contain_text("Complete" if complete else "With gaps")
+    expect(page.get_by_role("button", name="Print")).to_be_visible()
+    code = page.locator(".qr")
+    code.scroll_into_view_if_needed()
+    shoot(page, "certificate")
+    picture = cv2.imdecode(np.frombuffer(code.screenshot(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    text, _, _ = cv2.QRCodeDetectorAruco().detectAndDecode(picture)
+    assert text == page.locator("#text").text_content()
+    manifest = next((room.node_folder("desk-1") / "store" / "manifests").glob(f"{sid}.json"))
+    said = check(room, text, "--manifest", manifest)
+    assert said.returncode == 0, said.stderr
+    for words in (
+        f"session {sid}",
+        "complete: no gap" if complete else "with gaps: ",
+        "signed by desk desk-1",
+        "the manifest is this session's",
+    ):
+        assert words in said.stdout, said.stdout
+
+
+def test_what_is_altered_or_of_another_session_is_refused(room: DemoRoom, page: Page, tmp_path: Path) -> None:
+    """In one line with a hint, and the exit code that says which: 4 damaged, 6 not signed so, 7 not this session's."""
+    client = room.client()
+    first, second = (entry for entry in client.get("/api/room")["sessions"] if entry["certificate"])
+    document = client.get(f"/api/certificates/{first['sid']}")
+    client.close()
+    file = tmp_path / "certificate.json"
+
+    def answer(changed: dict[str, Any], *more: str | Path) -> tuple[int, str]:
+        file.write_bytes(canonical(changed))
+        said = check(room, file, *more)
+        assert said.returncode == 0 or re.fullmatch(
+            r"invigil: error: [^\n]+\ninvigil: hint: [^\n]+\n", said.stderr
+        )
+        return said.returncode, said.stderr
+
+    assert answer(document) == (0, "")
+    line = {"start_90k": 0, "end_90k": 9, "kind": "gap", "cause": "nothing"}
+    assert answer({**document, "lines": [*document["lines"], line]})[0] == 7
+    body = {**document["body"], "candidate_code": "somebody-else"}
+    assert answer({**document, "body": body})[0] == 6
+    damaged = bytearray(canonical(document))
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    assert check(room, file).returncode in (4, 6, 7)
+    other = next((room.root / "nodes").glob(f"*/store/manifests/{second['sid']}.json"), None) or next(
+        room.root.rglob(f"manifests/{second['sid']}.json")
+    )
+    code, words = answer(document, "--manifest", other)
+    assert (code, "of session" in words) == (7, True), words
+
+
+def check(room: DemoRoom, what: str | Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    trust = room.root / "room" / "trust"
+    return room.invigil(
+        "certificate", "check", what, "--room-ca", trust / "room-ca.pem", "--controller-key",
+        trust / "controller.pub", *more, check=False,
+    )  # fmt: skip
 
 
 def test_room_on_a_phone_in_the_dark(room: DemoRoom, browser: Browser) -> None:

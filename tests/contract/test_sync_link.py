@@ -141,8 +141,8 @@ class Room:
     def order(self, payload: bytes) -> None:
         self.client.publish(desk_topic(ROOM, DESK, ToNode.COMMAND), payload, 1)
 
-    def tell_time(self) -> None:
-        at = ClockMessage(at=utc_text(SystemClock().wall()), life="0123456789abcdef")
+    def tell_time(self, life: str = "0123456789abcdef") -> None:
+        at = ClockMessage(at=utc_text(SystemClock().wall()), life=life)
         self.client.publish(clock_topic(ROOM), encode(at), 0)
 
     def start_node(self) -> subprocess.Popen[bytes]:

@@ -140,13 +140,13 @@ def leave_killed_recoveries(root: Path) -> None:
     print(json.dumps(ended))
 
 
-def how_they_ended(call: str) -> list[int]:
-    """Exit codes of the processes that a function of this module leaves behind, called in a process of its own."""
+def how_they_ended(call: str, module: str = "test_store_kill") -> list[int]:
+    """Exit codes of the processes that a function of a fault test leaves behind, called in a process of its own."""
     done = subprocess.run(
         [
             sys.executable,
             "-c",
-            f"from pathlib import Path; from tests.fault import test_store_kill as t; t.{call}",
+            f"from pathlib import Path; from tests.fault import {module} as t; t.{call}",
         ],
         cwd=ROOT,
         capture_output=True,

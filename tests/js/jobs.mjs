@@ -38,11 +38,13 @@ function inPieces(data, size, watch = {}) {
 }
 
 const KINDS = {
-  // {data, k0, pieces?} -> {outcome, reason, records, found}
-  async segment({ data, k0, pieces }) {
-    const ladder = new evf.KeyLadder(bytes(k0));
+  // {data, k0 or secret, pieces?, records?} -> {outcome, records, found}; `secret` is S(seg) of whatever stands in the
+  // header, `records` how many the reader shall believe to have read
+  async segment({ data, k0, secret, pieces, records }) {
+    const ladder = secret ? { secretAt: () => bytes(secret) } : new evf.KeyLadder(bytes(k0));
     const source = pieces ? inPieces(bytes(data), pieces) : new Blob([bytes(data)]);
     const reader = new evf.SegmentReader(source, (header) => ladder.secretAt(header.track, header.seg));
+    reader.records = records ?? 0;
     const found = [];
     for await (const record of reader) {
       const { kind, keyFrame, time90k, plaintext, offset, length, leaf } = record;
@@ -79,6 +81,14 @@ const KINDS = {
   // {file, passphrase} -> seed
   async key({ file, passphrase }) {
     return hex(await evf.openKeyFile(bytes(file), passphrase));
+  },
+
+  // {data, secret, pieces} -> bytes taken of a file whose first record is not whole
+  async taken({ data, secret, pieces }) {
+    const watch = {};
+    const reader = new evf.SegmentReader(inPieces(bytes(data), pieces, watch), () => bytes(secret));
+    for await (const _ of reader);
+    return watch.taken;
   },
 
   // {body} -> canonical JSON

@@ -96,6 +96,8 @@ def test_golden_events(tmp_path: Path, out: Path) -> None:
                 "level": "red",
             },
         ],
+        "complete": False,
+        "findings": [],
         "gaps": [{"start_s": 12.0, "end_s": 42.0, "cause": GAP_CAUSE}],
         "unwitnessed": [{"start_s": 2.0, "end_s": 4.0, "cause": "room controller was not reachable"}],
         "lost": [],

@@ -14,7 +14,7 @@ from appliance.archive.observations import NOTICE
 from appliance.archive.timecode import clock_text, duration_text, seconds, span_text
 from appliance.archive.timeline import timeline
 from appliance.errors import EvidenceBroken, Refused
-from appliance.evidence.manifest import Gap
+from appliance.evidence.completeness import Kind, Line
 from appliance.protocol import ObservationReport
 from tests.sessions import (
     CANDIDATE,
@@ -135,6 +135,24 @@ def test_complete_recording_is_called_complete(tmp_path: Path) -> None:
     assert "Nothing was noted in the log of this session." in text
 
 
+def test_picture_and_clock_make_a_recording_incomplete_though_nothing_is_missing(tmp_path: Path) -> None:
+    """The same lines as in the certificate; footage that shows nothing is not called complete."""
+    noted = (
+        {"kind": "picture", "finding": "frozen", "from_90k": 2 * RATE, "to_90k": 6 * RATE},
+        {"kind": "clock_step", "at_90k": 8 * RATE, "by_ms": 3_600_000},
+    )
+    built = build_session(tmp_path, Plan(epochs=1, noted=noted))
+    html = page(built, tmp_path / "report.html")
+    text = " ".join(read(html).text)
+    assert "The recording of 12.0 s has no gap, but not all is as promised." in text
+    assert "Recorded, but not as promised: 00:00:02-00:00:06 (4.0 s): the picture was frozen" in text
+    assert "set forward by 3600.0 s" in text
+    assert 'class="state partial"' in html
+    result = CliRunner().invoke(app, ["verify", str(built.folder), "--config", str(built.config)])
+    assert result.output.splitlines()[-1].endswith("recording of 00:00:12, 2 other findings")
+    assert "frozen: 00:00:02-00:00:06 the picture was frozen" in result.output
+
+
 def test_altered_session_gets_no_report(built: Built, tmp_path: Path) -> None:
     path = built.segment("0-log-0.evf")
     data = bytearray(path.read_bytes())
@@ -153,8 +171,12 @@ def test_report_does_not_overwrite(built: Built, tmp_path: Path) -> None:
 
 def test_timeline_draws_technical_lanes_apart_and_below() -> None:
     reports = [ObservationReport.model_validate(event["report"]) for event in EVENTS]
-    gaps = [Gap(12 * RATE, 42 * RATE, GAP_CAUSE, False)]
-    picture = ET.fromstring(timeline(54 * RATE, [(0, 12 * RATE), (42 * RATE, 54 * RATE)], gaps, reports))
+    lines = [
+        Line(12 * RATE, 42 * RATE, Kind.GAP, GAP_CAUSE),
+        Line(44 * RATE, 46 * RATE, Kind.BLACK, "the picture was black"),
+        Line(47 * RATE, 47 * RATE, Kind.CLOCK_STEP, "the clock was set"),
+    ]
+    picture = ET.fromstring(timeline(54 * RATE, [(0, 12 * RATE), (42 * RATE, 54 * RATE)], lines, reports))
     lanes = {
         item.text: float(item.attrib["y"]) for item in picture.iter("text") if item.get("class") == "lane"
     }
@@ -169,6 +191,9 @@ def test_timeline_draws_technical_lanes_apart_and_below() -> None:
     assert len([item for item in picture.iter("path") if item.get("class") == "rule"]) == 1
     titles = [item.text for item in picture.iter("title")]
     assert f"gap 00:00:12-00:00:42: {GAP_CAUSE}" in titles
+    assert "black 00:00:44-00:00:46: the picture was black" in titles
+    bars = [item.get("class") for item in picture.iter("rect")]
+    assert bars == ["recorded", "recorded", "finding", "finding", "gap"]
     ticks = [item.text for item in picture.iter("text") if item.get("class") == "tick"]
     assert ticks == ["00:00:00", "00:00:10", "00:00:20", "00:00:30", "00:00:40", "00:00:50"]
 

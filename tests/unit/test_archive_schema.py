@@ -91,7 +91,8 @@ def events(tmp_path: Path) -> dict[str, Any]:
         observation(3, "nobody_at_desk", 50, None, "red"),
     )
     unwitnessed = Gap(2 * RATE, 4 * RATE, "room controller was not reachable", True)
-    built = build_session(tmp_path, Plan(observations=log, unwitnessed=(unwitnessed,)))
+    noted = ({"kind": "picture", "finding": "covered", "from_90k": RATE, "to_90k": 2 * RATE},)
+    built = build_session(tmp_path, Plan(observations=log, unwitnessed=(unwitnessed,), noted=noted))
     path = built.segment("1-video-1.evf")
     path.write_bytes(path.read_bytes()[:-120])
     target = tmp_path / "events.json"
@@ -100,6 +101,8 @@ def events(tmp_path: Path) -> dict[str, Any]:
     assert result.exit_code == 0, result.exception
     document: dict[str, Any] = json.loads(target.read_text())
     assert len(document["gaps"]) == 2
+    assert len(document["findings"]) == 1
+    assert document["complete"] is False
     return document
 
 
@@ -122,6 +125,7 @@ def test_real_events_document_keeps_to_the_published_schema(events: dict[str, An
         (lambda it: it["policy"].update(version="3"), "$.policy.version: no integer"),
         (lambda it: it["policy"].update(version=True), "$.policy.version: no integer"),
         (lambda it: it["gaps"][1].update(start_s=-1), "$.gaps[1].start_s: below the minimum"),
+        (lambda it: it["findings"][0].update(kind="dull"), "$.findings[0].kind: not in the enum"),
         (lambda it: it["observations"][0].update(level="purple"), "$.observations[0].level: not in the enum"),
         (lambda it: it["observations"][2].pop("rule"), "$.observations[2].rule: missing"),
         (

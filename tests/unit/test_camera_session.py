@@ -23,7 +23,7 @@ from appliance.protocol import ObservationReport
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView
 from tests.manual_clock import ManualClock
-from tests.unit.test_camera_capture import StandIn
+from tests.unit.test_camera_capture import VIDEO, StandIn
 from tests.unit.test_camera_recorder import RECIPIENTS, TroubledDisk
 from tests.unit.test_store_builders import BOOT, SID, new_session
 from tests.unit.test_sync_room import policy
@@ -61,11 +61,11 @@ class Bench:
         row = self.store.active_session()
         assert row is not None
         recipients: RecipientSet = RECIPIENTS
-        self.session = RunningSession(equipment, row, policy(face=face), recipients, after)
+        self.session = RunningSession(equipment, row, policy(face=face, video=VIDEO), recipients, after)
         return self.session
 
     def filmed(self, at_s: float) -> Captured:
-        self.clock.now_mono_ns = 10**9 + round((at_s + 2) * 1e9)
+        self.clock.advance(at_s + 3 - self.clock.now_mono_ns / 1e9)
         fragment = Fragment("fragment", b"film" * 500, round(at_s * S), 2 * S, True, 30)
         return Captured(fragment, INIT, "avc1.42c01f")
 

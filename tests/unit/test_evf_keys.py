@@ -324,4 +324,4 @@ def test_wrapping_for_another_set_is_refused() -> None:
 def test_public_keys_must_be_keys() -> None:
     public = b"\xff" * 1184 + ALICE.public_bytes[1184:]
     with pytest.raises(EvfError):
-        Representative(ALICE.kid, public, "Alice")
+        Representative(ALICE.kid, public, "Alice", bytes(32)).hpke_key()

@@ -328,6 +328,19 @@ def test_a_closed_writer_takes_nothing_and_keeps_no_key() -> None:
             closed.end(0)
 
 
+def test_a_record_in_place_is_the_same_until_the_next() -> None:
+    def secret() -> SegmentSecret:
+        return SegmentSecret(0, bytearray(b"s" * 32))
+
+    kept, passing = SegmentWriter(header(0), secret()), SegmentWriter(header(0), secret(), in_place=True)
+    for plain in (b"first", b"x" * 70_000, b"third"):
+        one, other = (each.record(RecordKind.FRAGMENT, plain, 7) for each in (kept, passing))
+        assert (bytes(other.data), other.leaf) == (one.data, one.leaf)
+    before = bytes(other.data)
+    assert bytes(passing.end(7).data) == kept.end(7).data
+    assert bytes(other.data) != before
+
+
 def test_a_secret_of_another_segment_is_refused() -> None:
     with pytest.raises(EvfError):
         SegmentWriter(header(1), SegmentSecret(0, bytearray(32)))

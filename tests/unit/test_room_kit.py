@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,7 +18,9 @@ from fastapi import FastAPI
 
 from appliance.clock import utc_text
 from appliance.config import Desk, RoomConfig, StorageConfig
+from appliance.errors import NotTrusted
 from appliance.evf.canonical import canonical
+from appliance.evidence.certifying import sign_as_desk
 from appliance.evidence.checkpoint import node_key_name, session_origin, sign_checkpoint
 from appliance.evidence.manifest import EventLeaf, Gap, Manifest, sign_manifest
 from appliance.evidence.merkle import Frontier, event_leaf
@@ -196,7 +198,10 @@ class Kit:
         }  # fmt: skip
         manifest = Manifest(**(values | changes))
         data = sign_manifest(manifest, key)
-        self.hear(desk, ManifestMessage(sid=sid, manifest=data.decode()))
+        half = None
+        with suppress(NotTrusted):  # of a manifest that contradicts itself a desk signs nothing
+            half = sign_as_desk(manifest, data, key).decode()
+        self.hear(desk, ManifestMessage(sid=sid, manifest=data.decode(), certificate=half))
         return data
 
 

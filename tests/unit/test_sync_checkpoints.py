@@ -60,7 +60,7 @@ def test_log_grows_under_the_controllers_eyes(bench: Bench) -> None:
     log = log_of(bench, source)
     cosigned = log.answer(controller.answer(send(log)))
     assert isinstance(cosigned, Cosigned)
-    assert (cosigned.size, cosigned.complete) == (3, True)
+    assert cosigned.size == 3
     assert log.next_message(2 * SECOND_NS) is None
     source.grow(2)
     message = send(log)
@@ -91,9 +91,9 @@ def test_catches_up_in_pieces_after_an_outage(bench: Bench) -> None:
         assert len(encode(message)) < 300_000
         cosigned = log.answer(controller.answer(message))
         assert cosigned is not None
-        sizes.append((cosigned.size, cosigned.complete))
+        sizes.append(cosigned.size)
     total = 2 * MAX_LEAVES + 9
-    assert sizes == [(2 + MAX_LEAVES, False), (2 + 2 * MAX_LEAVES, False), (total, True)]
+    assert sizes == [2 + MAX_LEAVES, 2 + 2 * MAX_LEAVES, total]
 
 
 def test_restart_goes_on_from_the_witnessed_size(bench: Bench) -> None:
@@ -114,7 +114,7 @@ def test_answer_that_comes_after_a_restart_still_counts(bench: Bench) -> None:
     log = log_of(bench, source)
     cosigned = log.answer(answer)
     assert cosigned is not None
-    assert (cosigned.size, cosigned.note, cosigned.complete) == (10, controller.witness.note, False)
+    assert (cosigned.size, cosigned.note) == (10, controller.witness.note)
     assert send(log).first_index == 10
 
 

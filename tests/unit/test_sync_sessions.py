@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.clock import utc_text
 from appliance.evf.format import RecordKind
+from appliance.evidence.certifying import countersign, verify_certificate
 from appliance.evidence.manifest import verify_manifest, verify_session
 from appliance.protocol import (
     GRANTS_PURPOSE,
@@ -137,6 +138,12 @@ class Setup:
         assert len(manifest) == 1
         return decode(ManifestMessage, manifest[0]).manifest.encode()
 
+    def said_again(self) -> bytes:
+        """The manifest's message on a new connection."""
+        self.node.sessions.connection_began()
+        [message] = self.node.only(FromNode.MANIFEST)
+        return message
+
     def release(self) -> bytes:
         manifest = self.certify()
         assert self.node.take(approval(manifest))
@@ -209,9 +216,63 @@ def test_certificate_is_what_the_room_and_the_archive_verify(setup: Setup) -> No
 
     assert verify_session(manifest, open_file) == []
     assert layout.manifest(SID).read_bytes() == data
+    half = decode(ManifestMessage, setup.said_again()).certificate
+    assert half is not None
+    certificate = countersign(half.encode(), manifest, data, setup.bench.controller_key)
+    verify_certificate(certificate, ca, setup.bench.trust.controller_key)
+    assert (certificate.body.outcome, certificate.body.leaves) == ("complete", 6)
+    setup.restart()
+    assert decode(ManifestMessage, setup.said_again()).certificate == half  # kept nowhere, and the same again
     setup.restart()
     assert setup.node.only(FromNode.MANIFEST) != []  # said again, the same one
     assert setup.bench.certificates.manifest(SID) == data
+
+
+def test_what_the_desk_noted_stands_in_the_certificate_it_signs(setup: Setup) -> None:
+    """Events written through the store, as the camera process does: the room finds the same by itself, and signs."""
+    assert setup.node.take(setup.bench.start())
+    desk = setup.bench.record(fragments=3, end=False)
+    utc = "2026-11-22T09:00:04.000Z"
+    for start, end in ((FRAGMENT_90K, 2 * FRAGMENT_90K), (2 * FRAGMENT_90K, 3 * FRAGMENT_90K)):
+        desk.store.append_event(
+            SID, {"kind": "picture", "at": utc, "finding": "black", "from_90k": start, "to_90k": end}
+        )
+    desk.store.append_event(
+        SID, {"kind": "clock_step", "at": utc, "at_90k": FRAGMENT_90K, "by_ms": 3_600_000}
+    )
+    desk.store.add_gap(SID, 3 * FRAGMENT_90K, 4 * FRAGMENT_90K, "camera lost: unplugged")
+    assert setup.node.take(EndSession(sid=SID))
+    desk.store.end_session(SID, "2026-11-22T10:00:00.000Z")
+    desk.store.close()
+    setup.witness_all()
+    message = decode(ManifestMessage, setup.said_again())
+    assert message.certificate is not None
+    bench, data = setup.bench, message.manifest.encode()
+    manifest = verify_manifest(data, bench.authority.certificate, bench.trust.controller_key)
+    certificate = countersign(message.certificate.encode(), manifest, data, bench.controller_key)
+    verify_certificate(certificate, bench.authority.certificate, bench.trust.controller_key)
+    assert certificate.body.outcome == "with gaps"
+    assert [(line.start_90k, line.end_90k, line.kind) for line in certificate.lines or ()] == [
+        (FRAGMENT_90K, FRAGMENT_90K, "clock step"),
+        (FRAGMENT_90K, 3 * FRAGMENT_90K, "black"),
+        (3 * FRAGMENT_90K, 4 * FRAGMENT_90K, "gap"),
+    ]
+
+
+def test_a_slow_room_has_seen_what_it_answers_for(setup: Setup) -> None:
+    """Each cosignature comes after the next fragment: late, but nothing is unwitnessed."""
+    assert setup.node.take(setup.bench.start())
+    desk = setup.bench.record(end=False)
+    video = desk.segment()
+    for number in range(3, 60):
+        setup.bench.clock.advance(2)
+        messages = setup.node.only(FromNode.CHECKPOINT)
+        video.put(RecordKind.FRAGMENT, 100, number * FRAGMENT_90K)
+        for payload in messages:
+            setup.node.sessions.witnessed(setup.controller.answer(decode(CheckpointMessage, payload)))
+    assert setup.bench.ledger.get(f"unwitnessed:{SID}") is None
+    assert int(setup.bench.ledger.get(f"witnessed_until:{SID}") or 0) > 55 * FRAGMENT_90K
+    desk.store.close()
 
 
 def test_no_certificate_while_recording_or_unwitnessed(setup: Setup) -> None:

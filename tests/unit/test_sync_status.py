@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from appliance.protocol import MAX_MESSAGE_BYTES, SessionPhase, Watch
+from appliance.protocol import MAX_MESSAGE_BYTES, SessionPhase, Watch, encode
 from appliance.store.ledger import OrderedSession
 from appliance.store.rows import GapRow, SessionRow, Totals
-from appliance.sync.link import backoff_s
+from appliance.sync.link import backoff_s, taken_over_backoff_s
 from appliance.sync.previews import MAX_WAITING_OBSERVATIONS, ObservationOutbox, WatchLease, jpeg_of
 from appliance.sync.room_clock import ClockReading
 from appliance.sync.status import CameraFacts, SessionFacts, StatusFacts, build_status, camera_facts, phase_of
@@ -166,6 +166,26 @@ def test_long_outage_keeps_the_newest_observations() -> None:
         assert outbox.add(observation(number))
     assert outbox.dropped == 3
     assert outbox.unsent()[0][0][1] == 3
+
+
+def test_hours_of_a_loose_plug_and_of_faults_fit_into_a_message() -> None:
+    """A status over the limit would be dropped, and the desk would seem to be gone."""
+    gaps = [GapRow(number, number + 1, "camera lost: " + "x" * 80) for number in range(10_000)]
+    session = replace(
+        SESSION, gaps=gaps, set_aside=[f"0-video-{number}.evf: altered" for number in range(3000)]
+    )
+    faults = tuple(f"0-video-{number}.evf is set aside" for number in range(3000))
+    status = build_status(replace(FACTS, sessions=[session] * 8, faults=faults))
+    report = status.sessions[0]
+    assert (len(report.gaps), report.gap_count, report.gaps[-1].start_90k) == (20, 10_000, 9_999)
+    assert len(report.set_aside) == 5
+    assert status.faults[-1] == "and 2980 more; the desk's log has them all"
+    assert len(encode(status)) < MAX_MESSAGE_BYTES // 8
+
+
+def test_machines_of_one_name_wait_longer_each_time() -> None:
+    assert [taken_over_backoff_s(times, 1.0) for times in (1, 2, 3, 50)] == [30, 60, 120, 600]
+    assert taken_over_backoff_s(1, 0.0) == 15
 
 
 def test_backoff_is_spread_capped_and_never_ends() -> None:

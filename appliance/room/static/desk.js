@@ -90,6 +90,8 @@ function show(now) {
   byId("session-actions").hidden = !decides || !now.sid;
   byId("end").hidden = byId("break").hidden = !MAY_END.includes(now.state);
   byId("break").textContent = now.state === "break" ? "End the break" : "Begin a break";
+  byId("certified").hidden = !now.certified;
+  if (now.certified) byId("certified").firstElementChild.href = `/certificates/${now.certified}`;
   if (!now.preview) byId("live").hidden = true;
 }
 

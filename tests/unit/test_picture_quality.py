@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from appliance.inference.quality import assess
+from appliance.picture_quality import assess, visibility
 
 WIDTH, HEIGHT = 640, 360
 

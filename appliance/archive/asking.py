@@ -1,0 +1,26 @@
+"""Passphrases and passwords from a file or a terminal; shared by the command lines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from appliance.errors import BadInput
+
+
+def ask_secret(what: str, file: Path | None, *, twice: bool, whose: str = "") -> str:
+    """From the file's one line, else asked for on the terminal (`twice`: a new one). Raises BadInput."""
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{file} is not text", f"it holds the {what} in one line") from error
+    if not sys.stdin.isatty():
+        raise BadInput(f"no terminal to ask for the {what} on", f"give --{what.replace(' ', '-')}-file")
+    from getpass import getpass
+
+    asked = f"{what.capitalize()}{f' of {whose}' if whose else ''}"
+    first = getpass(f"{asked}: ")
+    if twice and getpass(f"{asked} again: ") != first:
+        raise BadInput(f"the two entries of the {what} differ", "type it again")
+    return first
