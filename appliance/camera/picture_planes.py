@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 Plane = NDArray[np.uint8]
 
 
+def stay_in_one_thread() -> None:
+    """For the whole process: OpenCV's pool waits actively, which costs more (3.5 ms a second) than it helps."""
+    cv2.setNumThreads(1)
+
+
 def luma_and_grey(
     picture: VideoFrame, longer_side_px: int, reformatter: VideoReformatter
 ) -> tuple[Plane, Plane]:
@@ -44,9 +49,8 @@ def small_bgr(picture: VideoFrame, width_px: int, height_px: int, reformatter: V
         rows, columns = height_px // step, width_px // step
         whole = _plane(picture, number)
         way = cv2.INTER_AREA if whole.shape[0] > rows else cv2.INTER_LINEAR
-        planes[at : at + rows * columns].reshape(rows, columns)[...] = cv2.resize(
-            whole, (columns, rows), interpolation=way
-        )
+        small = planes[at : at + rows * columns].reshape(rows, columns)
+        cv2.resize(whole, (columns, rows), dst=small, interpolation=way)
         at += rows * columns
     image = cv2.cvtColor(planes.reshape(height_px * 3 // 2, width_px), cv2.COLOR_YUV2BGR_I420)
     return image.astype(np.uint8, copy=False)

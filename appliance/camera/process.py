@@ -15,6 +15,7 @@ from appliance.camera.light import light_at
 from appliance.camera.notes import cause_of
 from appliance.camera.orders import RecordingOrder, ordered_end
 from appliance.camera.peers import Peers
+from appliance.camera.picture_planes import stay_in_one_thread
 from appliance.camera.pictures import WatchLease
 from appliance.camera.probe import PROBE_VIDEO, camera_problem
 from appliance.camera.session import Equipment, Interruption, RunningSession
@@ -52,6 +53,7 @@ NO_SESSION: Message = {"type": "session", "sid": None}
 
 def run(config: NodeConfig, stop: threading.Event) -> None:
     """Record whenever the ledger says so, until `stop`."""
+    stay_in_one_thread()
     process = CameraProcess(config, SystemClock())
     try:
         process.run(stop)

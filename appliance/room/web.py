@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from appliance.room.watching import Watching
 COOKIE = "__Host-invigil"
 CSRF_HEADER = "X-CSRF-Token"
 MAX_BODY_BYTES = 64 * 1024
+_LENGTH = re.compile(r"[0-9]{1,9}")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'",
@@ -173,6 +175,6 @@ def _problem(scope: Scope) -> ApplianceError | None:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return NotYours("the request comes from another site", "open the room's own page")
     length = headers.get("content-length", "")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+    if not _LENGTH.fullmatch(length) or int(length) > MAX_BODY_BYTES:
         return BadInput("the request has no length or is too long", f"at most {MAX_BODY_BYTES} bytes")
     return None

@@ -158,6 +158,9 @@ class Connection:
         self._over.wait()
         self.client.disconnect()  # an attempt that was given up must not leave its socket open
         self.client.loop_stop()
+        # They hold this object, which holds the client: its two sockets would wait for the garbage collector.
+        self.client.on_connect = self.client.on_subscribe = self.client.on_disconnect = None
+        self.client.on_publish = self.client.on_message = None
         self._emit(Ended(self._number, self._reason, self._taken_over))
 
     def _words(self, error: OSError) -> str:

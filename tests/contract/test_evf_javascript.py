@@ -248,6 +248,7 @@ def test_authentic_records_of_another_form_are_corrupt(run: Run) -> None:
         sealed(pre(flags=1), b"event"),
         sealed(pre(kind=2, flags=2), b"event"),
         sealed(pre(reserved=1), b"event"),
+        sealed(pre(reserved=256), b"event"),
         sealed(pre(index=1), b"event"),
         sealed(pre(index=2**20), b"event"),
         sealed(pre(kind=255, length=31), chain[:31]),

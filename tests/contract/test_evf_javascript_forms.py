@@ -53,14 +53,14 @@ MOMENTS = (
 DAYS = (*MOMENTS[1:], "2027-02-29", "soon", "2027-5-22", "2027-05-22\n", "2100-02-29")
 SIDS = ("0a" * 15 + "0", "0a" * 16 + "0", "0A" * 16, "0a" * 16 + "\n", "\n" + "0a" * 16, 0, None)
 CODES_WRONG = ("", "a/b", "a" * 65, "-a", "a\n", "é", "a b", 1, None)
-CLASSES = ("logs", "", None, 1, ["log"])
+CLASSES = ("logs", "video", "", None, 1, ["log"])
 WRONG: dict[str, tuple[Any, ...]] = {
     "v": (2, 0, True, "1", GONE),
     "sid": (*SIDS, GONE),
     "epoch": (-1, 2**32, "0", True, None, 0.5, GONE),
     "class": (*CLASSES, GONE),
     "seg": (-1, 2**20, "0", True, None, GONE),
-    "track": ("Log", "", "a" * 33, "-a", "a\n", "\na", "a.b", 1, None, GONE),
+    "track": ("Log", "aB", "", "a" * 33, "-a", "a\n", "\na", "a.b", 1, None, GONE),
     "codec": ("", "a b", "a" * 65, ".a", "a\n", "\na", 1, None, GONE),
     "created": (*MOMENTS, GONE),
     "institution": (*CODES_WRONG, GONE),
@@ -79,11 +79,11 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "epoch": (0, 2**32 - 1),
     "class": ("media", "log", "identity"),
     "seg": (0, 8, 255, 256, 2**20 - 1),
-    "track": ("a" * 32, "0_-"),
-    "codec": ("A" * 64, "a.,+/;=_-"),
+    "track": ("a" * 32, "0_-", "a"),
+    "codec": ("A" * 64, "a.,+/;=_-", "A"),
     "created": ("2026-11-22T23:59:59.999Z", "2026-11-22T00:00:00Z", "2024-02-29T00:00:00Z", "2000-02-29T00:00:00Z",
                 "0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"),
-    "institution": ("A" * 64, "0._-"),
+    "institution": ("A" * 64, "0._-", "u"),
     "policy": ({"id": "Z", "retain_until": "2027-05-22T00:00:00Z"}, {"id": "9" * 64, "retain_until": "2028-02-29"}),
     "salt": ("0123456789abcdef" * 4,),
 }  # fmt: skip
@@ -199,6 +199,11 @@ def _fragment(pre: bytes) -> bytes:
     return pre[:-8] + b"\2" + pre[-7:]
 
 
+def test_errors_of_the_key_source_pass_through() -> None:
+    job = {"kind": "locked", "data": empty_segment(HEADER).hex(), "code": "not-a-recipient"}
+    assert in_node([job]) == [{"error": "not-a-recipient"}]
+
+
 # --- Wraps
 
 
@@ -288,7 +293,7 @@ def longer(mine: dict[str, str], by: int) -> str:
 
 def test_documents_with_more_or_less_than_their_four_fields_are_refused() -> None:
     whole = parse_canonical(wrap(CONTEXT))
-    files = [wrap(CONTEXT, more=1), b"null", b"[]", b"7", b'"x"', b"{}"]
+    files = [wrap(CONTEXT, more=1), b"[" * 50_000 + b"]" * 50_000, b"null", b"[]", b"7", b'"x"', b"{}"]
     files += [canonical({name: item for name, item in whole.items() if name != gone}) for gone in whole]
     assert all(isinstance(found, dict) for found in opened(files))
     assert all(

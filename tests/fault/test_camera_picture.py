@@ -63,7 +63,8 @@ class Miscoding(FragmentEncoder):
     def _damaged(self, piece):
         if piece.kind == "init":
             return piece
-        data = piece.data[:len(piece.data) // 2] + bytes(64) + piece.data[len(piece.data) // 2 + 64:]
+        at = piece.data.index(b"mdat") + 40  # in its key frame, which is always decoded
+        data = piece.data[:at] + bytes(64) + piece.data[at + 64:]
         return Fragment(piece.kind, data, piece.time_90k, piece.duration_90k, True, piece.frames)
 class Clock(SystemClock):
     def wall(self):

@@ -6,6 +6,7 @@ python -m tests.fuzz.javascript [--count N] [--seed S]     installs its npm pack
 from __future__ import annotations
 
 import argparse
+import fcntl
 import io
 import json
 import shutil
@@ -70,19 +71,23 @@ def _npm() -> list[str]:
 
 
 def installed_packages() -> Path:
-    """build/js with node_modules; installed again only when the lock file has changed."""
+    """build/js with node_modules; installed again only when the lock file has changed. Others may ask at once."""
     source = ROOT / "tests" / "js"
     names = ("package.json", "package-lock.json")
     done = PACKAGES / ".installed"
     lock = (source / names[1]).read_bytes()
-    if not done.is_file() or done.read_bytes() != lock:
-        PACKAGES.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            shutil.copy(source / name, PACKAGES / name)
-        command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        ran = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True, timeout=300, check=False)
-        assert ran.returncode == 0, ran.stderr
-        done.write_bytes(lock)
+    PACKAGES.mkdir(parents=True, exist_ok=True)
+    with (PACKAGES / ".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not done.is_file() or done.read_bytes() != lock:
+            for name in names:
+                shutil.copy(source / name, PACKAGES / name)
+            command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            ran = subprocess.run(
+                command, cwd=PACKAGES, capture_output=True, text=True, timeout=300, check=False
+            )
+            assert ran.returncode == 0, ran.stderr
+            done.write_bytes(lock)
     return PACKAGES
 
 

@@ -192,7 +192,7 @@ def certificates(folder: Path) -> Iterator[Target]:
             found = Certificate.parse(value)
         except BadInput:
             return "refused"
-        if found.to_bytes() != value.strip() and found.to_text().encode() != value.strip().upper():
+        if Certificate.parse(found.to_bytes()) != found:  # deflate has spare bits, so the text may differ
             raise Accepted("a certificate is read as another one")
         try:
             found.desk_key_id  # noqa: B018 - a property that reads the certificate inside

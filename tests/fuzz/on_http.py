@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 
@@ -87,7 +87,7 @@ def http(folder: Path) -> Iterator[Target]:
             return await client.send(client.build_request(method, url, headers=raw, content=body))
 
         def check(value: tuple[str, str, dict[str, str], bytes]) -> str:
-            if value[1].startswith("/events"):
+            if unquote(value[1]).lstrip("/").startswith("events"):
                 return "stream"  # without end by its nature
             answer = loop.run_until_complete(send(*value))
             if answer.status_code >= 500:

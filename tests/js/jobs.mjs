@@ -91,6 +91,15 @@ const KINDS = {
     return watch.taken;
   },
 
+  // {data, code} -> what comes of a key that its owner refuses to give
+  async locked({ data, code }) {
+    const secretFor = () => {
+      throw new evf.EvfError(code, "locked");
+    };
+    for await (const _ of new evf.SegmentReader(bytes(data), secretFor));
+    return "read";
+  },
+
   // {body} -> canonical JSON
   async canonical({ body }) {
     return evf.canonical(body);

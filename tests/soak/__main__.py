@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from demo.room import CHECKOUT
@@ -28,6 +29,9 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = time.time_ns() % 2**32 if arguments.seed is None else arguments.seed
     shutil.rmtree(arguments.folder, ignore_errors=True)
+    options = Options(arguments.hours * 3600, seed, control=arguments.control)
+    if arguments.control:
+        options = replace(options, patience_s=30.0)  # what was taken away never comes
     print(f"a room of {arguments.desks} desks, {arguments.hours:g} hours, seed {seed}", flush=True)
     room = SoakRoom.make(arguments.folder, arguments.desks)
     with room:
@@ -35,7 +39,7 @@ def main() -> int:
             print("no small disk: it takes root, or sudo without a password", flush=True)
         soak = Soak(
             room,
-            Options(arguments.hours * 3600, seed, control=arguments.control),
+            options,
             lambda line: print(line, flush=True),
         )
         room.start()

@@ -20,15 +20,16 @@ from appliance.evf.errors import EvfError
 from appliance.evidence import manifest as evidence
 from appliance.evidence.merkle import event_leaf, root_of
 from tests.fuzz.alterations import Alteration, of_segment
-from tests.fuzz.on_evidence import PEOPLE, SMALL, load_verifier
+from tests.fuzz.on_evidence import PEOPLE, load_verifier
 from tests.fuzz.segments import FILM, family, header, pieces, secret_of
 from tests.fuzz.weakened import weakened
-from tests.sessions import Built, build_session
+from tests.sessions import Built, Plan, build_session
 
 PIECES = pieces(header(), FILM[:3])
 OTHERS = [pieces(header(), [(kind, plain.upper(), at) for kind, plain, at in FILM[:3]]), pieces(header(1), FILM[:3]),
           pieces(header(), FILM[:3], 900_000), family()[3]]  # fmt: skip
 WHOLE = b"".join(PIECES)
+PLAN = Plan(epochs=1, segments=2, fragments=1, fragment=lambda second: b"%d" % second)
 
 
 @functools.cache
@@ -167,11 +168,11 @@ def test_control_scan_without_a_check(change: tuple[str, str], passes: str) -> N
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build_session(tmp_path_factory.mktemp("altered"), SMALL, PEOPLE)
+    return build_session(tmp_path_factory.mktemp("altered"), PLAN, PEOPLE)
 
 
 def session_variants(built: Built) -> tuple[str, bytes, list[Alteration]]:
-    """(name, bytes, alterations behind its prefix) of the session's log segment."""
+    """(name, bytes, alterations behind its prefix) of the session's last segment."""
     entry = built.manifest.segments[-1]
     data = built.segment(entry.name).read_bytes()
     records = scan.scan_segment(io.BytesIO(data)).records

@@ -27,7 +27,7 @@ from tests.fuzz.segments import secret_of
 from tests.fuzz.weakened import weakened
 
 CHECKOUT = Path(__file__).parents[2]
-SHARE = 0.003
+SHARE = 0.0015
 
 
 def python(*arguments: str) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def test_control_reader_without_a_check(change: tuple[str, str]) -> None:
         reading = module.SegmentReader(io.BytesIO(data), secret_of)
         return list(reading), reading.outcome
 
-    report = run("segment", on_format.segment_target(read), 3, 0, 3000)
+    report = run("segment", on_format.segment_target(read), 3, 0, 1500)
     assert any("takes an altered file for closed" in sentence for sentence in report.failures)
 
 

@@ -27,6 +27,7 @@ from appliance.frames import HEADER_BYTES, FrameRingReader
 from appliance.protocol import COMMAND_PURPOSE, Command, ObservationReport, verify_message
 from appliance.room.link import Link
 from appliance.room.trust import PolicyFile
+from appliance.room.web import _problem
 from appliance.trust import load_certificate
 from tests.fuzz.on_evidence import PEOPLE, SMALL, load_verifier
 from tests.fuzz.on_wire import CONTROLLER, ROOT, commands
@@ -141,6 +142,15 @@ def test_header_of_a_wrong_form_is_refused_by_both(built: Built, old: bytes, new
     ]
     built.rewrite(segments=tuple(segments))
     assert verdicts(built) == (1, 1)
+
+
+@pytest.mark.parametrize("length", ["655\u00b3", "9" * 5000, "+5", "5 ", "", "1_0"])
+def test_length_of_a_request_is_digits(length: str) -> None:
+    """A superscript is a digit to `str.isdigit` and none to `int`."""
+    headers = [(b"content-length", length.encode("latin-1"))]
+    scope = {"type": "http", "method": "POST", "scheme": "https", "path": "/", "headers": headers}
+    assert isinstance(_problem(scope), BadInput)
+    assert _problem({**scope, "headers": [(b"content-length", b"65536")]}) is None
 
 
 def test_order_in_another_spelling_is_refused() -> None:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("camera", "inference", "sync", "room", "archive")
 SHARED = {
     "evf", "store", "evidence",
-    "errors", "clock", "config", "policy", "protocol", "service", "hardening", "trust", "frames", "local_link", "picture_quality",
+    "errors", "clock", "config", "policy", "protocol", "service", "hardening", "trust", "frames", "local_link",
+    "picture_quality",
     "__version__",
 }  # fmt: skip
 MOST_LINES = 400

@@ -12,6 +12,7 @@ from pathlib import Path
 import gpiozero
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from gpiozero.pins.mock import MockFactory
 
 from appliance.camera import capture as capture_module
@@ -19,6 +20,8 @@ from appliance.camera.encoder import Fragment, FragmentEncoder
 from appliance.camera.inbox import Captured
 from appliance.camera.picture_check import WORDS, PictureCheck
 from appliance.camera.picture_decode import FragmentDecoder
+from appliance.camera.picture_planes import luma_and_grey, small_bgr
+from appliance.camera.session import Interruption
 from appliance.camera.source import Frame
 from appliance.camera.timeline import WallWatch
 from appliance.errors import CameraUnavailable
@@ -66,26 +69,64 @@ def test_whole_fragments_decode_one_after_the_other() -> None:
     init, *fragments = film()
     assert [decoder.problem(init.data, each) for each in fragments] == [None] * 3
     other, *more = film(size=(320, 240))
-    assert [decoder.problem(other.data, each) for each in [*more, fragments[0]]][:3] == [None] * 3
+    assert [decoder.problem(other.data, each) for each in more] == [None] * 3
 
 
 @pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_bits_that_cannot_be_read_are_found_and_the_next_fragment_decodes_again(at: float) -> None:
     decoder = FragmentDecoder()
-    init, first, second, _ = film()
+    init, first, second, third = film()
     assert decoder.problem(init.data, spoiled(first, at)) is not None
-    assert decoder.problem(init.data, second) is None
+    assert decoder.problem(init.data, spoiled(second, at)) is not None
+    assert decoder.problem(init.data, third) is None
 
 
-def test_what_is_cut_empty_or_miscounted_is_found() -> None:
+def test_one_fragment_in_three_is_decoded_to_its_last_bit_and_all_to_key_frame_and_count() -> None:
+    """What the certificate may say: damage that lasts for three fragments is found, of one frame between not always."""
+    init, *fragments = film(105)
+    key_frame_at = (fragments[1].data.index(b"mdat") + 40) / len(fragments[1].data)
     decoder = FragmentDecoder()
+    found = [
+        decoder.problem(init.data, each if at == 0 else spoiled(each, 0.9))
+        for at, each in enumerate(fragments)
+    ]
+    assert [each is not None for each in found] == [False, False, False, True]
+    decoder = FragmentDecoder()
+    assert decoder.problem(init.data, fragments[0]) is None
+    assert decoder.problem(init.data, spoiled(fragments[1], key_frame_at)) is not None
+    assert decoder.problem(init.data, spoiled(fragments[2], 0.9)) is not None
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_what_is_cut_empty_or_miscounted_is_found(turn: int) -> None:
     init, first, second, _ = film()
-    for data in (first.data[:-1], first.data[: len(first.data) // 2], b"", b"\0" * 1000):
-        assert decoder.problem(init.data, Fragment("fragment", data, 0, 2 * S, True, 30)) is not None
     short = Fragment("fragment", first.data, 0, 2 * S, True, 31)
-    assert decoder.problem(init.data, short) == "30 frames instead of 31"
-    assert decoder.problem(b"", first) is not None
-    assert decoder.problem(init.data, second) is None
+    cut = [first.data[:-1], first.data[: len(first.data) // 2], b"", b"\0" * 1000]
+    for damaged in [short, *(Fragment("fragment", data, 0, 2 * S, True, 30) for data in cut)]:
+        decoder = FragmentDecoder()
+        assert turn == 0 or decoder.problem(init.data, second) is None
+        assert decoder.problem(init.data, damaged) is not None
+        assert decoder.problem(b"", first) is not None
+        assert decoder.problem(init.data, second) is None
+
+
+# --- planes
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("size", [(1280, 720), (640, 480), (322, 242), (176, 144)])
+def test_small_pictures_are_what_swscale_makes_of_them(size: tuple[int, int], full_range: bool) -> None:
+    """Also from a size whose rows are padded, and smaller than what is wanted."""
+    picture = Frame.from_bgr(desk(*size), 0, 1).picture
+    if full_range:
+        picture.color_range = ColorRange.JPEG
+    ours = small_bgr(picture, 640, 360, VideoReformatter())
+    theirs = picture.reformat(640, 360, "bgr24", interpolation=Interpolation.BILINEAR).to_ndarray()
+    assert ours.shape == theirs.shape == (360, 640, 3)
+    assert float(np.abs(ours.astype(int) - theirs).mean()) < 2.0
+    luma, grey = luma_and_grey(picture, 320, VideoReformatter())
+    assert luma.shape == (size[1], size[0])
+    assert max(grey.shape) == min(320, size[0])
 
 
 # --- the thread
@@ -110,9 +151,9 @@ def spans(check: PictureCheck, end_s: float) -> list[tuple[str, float, float]]:
 def test_a_fragment_that_cannot_be_decoded_is_a_span_of_its_own_length() -> None:
     init, first, second, third = film()
     check = check_of()
-    for each in (first, spoiled(second), third):
+    for each in (spoiled(first), second, third):
         check.keep(Captured(each, init, "avc1"))
-    assert spans(check, 5) == [("undecodable", 2, 4)]
+    assert spans(check, 5) == [("undecodable", 0, 2)]
 
 
 def test_what_does_not_fit_into_memory_is_named_as_unchecked() -> None:
@@ -246,11 +287,11 @@ def test_a_camera_that_comes_back_black_has_a_gap_and_a_span(bench: Bench) -> No
 
 
 class Miscoding(FragmentEncoder):
-    """An encoder whose second fragment comes out damaged."""
+    """An encoder whose first fragment comes out damaged."""
 
     def encode(self, frame: Frame, time_90k: int) -> list[Fragment]:
         return [
-            spoiled(each) if each.kind == "fragment" and each.time_90k == 2 * S else each
+            spoiled(each) if each.kind == "fragment" and each.time_90k == 0 else each
             for each in super().encode(frame, time_90k)
         ]
 
@@ -259,7 +300,7 @@ def test_an_encoder_that_writes_nonsense_is_found_and_its_bytes_are_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture_module, "FragmentEncoder", Miscoding)
-    assert record(bench, [("live", 6)]) == [("undecodable", 2, 4)]
+    assert record(bench, [("live", 6)]) == [("undecodable", 0, 2)]
     assert bench.gaps() == []
 
 
@@ -315,6 +356,11 @@ def test_a_step_while_nobody_looked_is_found_by_the_next_life_and_noted_once(ben
     assert WallWatch.of(row, BOOT, bench.clock, 0).step_ms() == -60_000
     assert WallWatch.of(row, BOOT, bench.clock, -60_000).step_ms() is None
     assert WallWatch.of(row, "c" * 32, bench.clock, 0).step_ms() is None
+    session = bench.begin(face=False, after=Interruption(0, "restarted", clock_moved_ms=-50_000))
+    session.note_findings()
+    assert events(bench, "clock_step", "by_ms") == [(-10_000,)]
+    bench.stop()
+    session.close()
 
 
 class Halting(ManualClock):

@@ -69,3 +69,26 @@ def test_face_in_the_shade_is_dark_however_bright_the_room() -> None:
 def test_face_partly_outside_the_picture_is_assessed_by_what_is_there() -> None:
     assert assess(spoiled(desk()), (-50, -20, 90, 120)) == "good"
     assert assess(spoiled(desk()), (700, 400, 800, 500)) == "good"
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(spoiled(values), cv2.COLOR_BGR2GRAY)
+
+
+@pytest.mark.parametrize("light", [1.2, 1.0, 0.5, 0.2, 0.05])
+def test_a_room_is_visible_in_whatever_light(light: float) -> None:
+    assert visibility(grey(desk() * light)) == "clear"
+    assert visibility(grey(cv2.GaussianBlur(desk() * light, (0, 0), WIDTH * 0.01))) == "clear"
+
+
+def test_nothing_visible_is_black_and_no_edge_is_covered() -> None:
+    soft = cv2.GaussianBlur(desk().astype(np.float32), (0, 0), WIDTH * 0.15)
+    assert visibility(grey(np.full((HEIGHT, WIDTH, 3), 4))) == "black"
+    for hand in (soft * 0.3 + 60, soft * 0.8, soft * 0.1 + 20):
+        assert visibility(grey(hand)) == "covered"
+    assert visibility(np.full((HEIGHT, WIDTH), 255, np.uint8)) == "covered"
+
+
+def test_a_hand_in_the_dark_is_covered_for_the_models_too() -> None:
+    soft = cv2.GaussianBlur(desk().astype(np.float32), (0, 0), WIDTH * 0.15)
+    assert assess(spoiled(soft * 0.1 + 20)) == "covered"
