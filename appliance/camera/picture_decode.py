@@ -2,7 +2,7 @@
 
 Of every fragment the container is read, its frames are counted and its key frame is decoded; of one in three all
 frames are, to the last bit. All of all would cost 10 ms a second of film at 720p15 on a PC core, an eighth of what
-recording it costs; this costs 4.5. What lasts for three fragments is found. Pictures are not compared with the camera's.
+recording costs; this costs 4.5. What lasts for three fragments is found. Pictures are not compared with the camera's.
 """
 
 from __future__ import annotations
