@@ -69,7 +69,7 @@ test:
 	@$(MAKE) --no-print-directory $(BIN)/pip
 	@$(MAKE) --no-print-directory -j2 packages-test setup
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: test-deep
 test-deep: $(BIN)/pip

@@ -181,7 +181,9 @@ def store_salvage(
     ],
     out: Annotated[Path, typer.Option("--out", help="empty or new folder on another disk")],
 ) -> None:
-    """Copy what can still be read of a store without its database; the store itself is only read.
+    """Copy out what can be read of a store without its database.
+
+    The store itself is only read.
 
     Exit code 7 when something is damaged or missing; salvage.txt says what.
     """
@@ -267,7 +269,7 @@ def provision(context: typer.Context) -> None:
 
 @app.command("archive", **_PASSED_ON)
 def archive(context: typer.Context) -> None:
-    """The institution's recordings: list, pull, verify, open, report."""
+    """The institution's recordings: list, pull, verify, open."""
     with _needs("archive"):
         from appliance.archive.cli import app as archive_app
     archive_app(args=context.args, prog_name="invigil archive")

@@ -18,13 +18,15 @@ class MisbehavingStorage:
     """Passes requests on, Host and all, so that signatures hold; `mode` is what becomes of each PUT.
 
     ok; forbidden (403); broken (500); reset (the connection dies in the middle of the body); stuck (takes the body,
-    passes it on, and is silent for `stuck_s`). `attempts` counts PUTs by file name, `stored` those that S3 took.
+    passes it on, and is silent for `stuck_s`). `attempts` counts PUTs by file name, `stored` those that S3 took,
+    `refused` those that it did not take of its own (rclone under load: a file that it cannot rename).
     """
 
     def __init__(self, target_port: int, stuck_s: float = 1.5, port: int = 0) -> None:
         self.mode = "ok"
         self.attempts: Counter[str] = Counter()
         self.stored: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self._target_port = target_port
         self._stuck_s = stuck_s
         self._closing = threading.Event()
@@ -89,9 +91,9 @@ class MisbehavingStorage:
             connection.endheaders(body)
             answer = connection.getresponse()
             status, content = answer.status, answer.read()
-            if put and status == 200:
+            if put:
                 with self._counting:
-                    self.stored[put] += 1
+                    (self.stored if status == 200 else self.refused)[put] += 1
             if silent:
                 self._closing.wait(self._stuck_s)
             self._answer(request, status, content, answer.headers.items())

@@ -223,7 +223,7 @@ class SimulatedRoom:
         if self.client is not None:
             self.client.close()
         self._stop.set()
-        self._controller.join(20)
+        self._controller.join(60)
         assert not self._controller.is_alive()
         self._controller = None
 

@@ -116,7 +116,7 @@ def keys_remove(set_file: Set, root: Root, person: Person, passphrase_file: Pass
 def keys_rotate(
     set_file: Set, root: Root, person: Person, representative: Public, passphrase_file: PassphraseFile = None
 ) -> None:
-    """Sign the next recipient set, with a new key in place of a representative's old one."""
+    """Sign the next recipient set, one key made anew."""
     from appliance.archive.keys import read_representative
     from appliance.archive.recipient_sets import find_person, next_set
 
@@ -133,7 +133,10 @@ def keys_show(
     ],
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Print the fingerprint of a key, or of everybody in a set, to compare by voice. Checks no signature."""
+    """Print fingerprints of a key or of a set's people.
+
+    They are for comparing by voice; no signature is checked.
+    """
     from appliance.archive.key_files import needs_passphrase, show_lines
 
     private = needs_passphrase(file)

@@ -153,6 +153,12 @@ class Certificates:
         self._halves: dict[str, str] = {}
         self.faults: dict[str, str] = {}
 
+    def forget(self, sids: set[str]) -> None:
+        """Keep nothing more of these sessions in memory."""
+        for kept in (self._kept, self._halves, self.faults):
+            for sid in sids & kept.keys():
+                kept.pop(sid)
+
     def manifest(self, sid: str) -> bytes | None:
         """The signed manifest's bytes; None until there is one."""
         if sid not in self._kept:

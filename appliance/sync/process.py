@@ -10,6 +10,7 @@ import logging
 import queue
 import shutil
 import threading
+from collections import deque
 
 from appliance.clock import Clock, SystemClock, boot_id, parse_utc, utc_text
 from appliance.config import NodeConfig
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.2
 STATUS_INTERVAL_S = 1.0
+# The controller tells the time every 2 s, the camera process how it is every second.
+SETTLING_S = 5.0
 # Dates of a purge are days; the ledger need not hear each tick.
 ROOM_TIME_INTERVAL_NS = 600 * 10**9
 MIN_STATUS_INTERVAL_S = 0.1  # changes come in bursts
@@ -96,6 +99,8 @@ class SyncProcess:
         self._status_due_ns = 0
         self._status_at_ns = 0
         self._status_message_id: int | None = None
+        self._waiting_orders: deque[bytes] = deque()
+        self._settled_ns = clock.mono_ns() + round(SETTLING_S * 1e9)
         self._local = LocalClient(config.run_dir / "camera.sock", self._items.put)
 
     def run(self, stop: threading.Event) -> None:
@@ -124,6 +129,7 @@ class SyncProcess:
     def _step(self) -> None:
         now = self._clock.mono_ns()
         self._link.step(lambda: self._ledger.connection_number(self._boot_id))
+        self._obey_waiting()
         self._sessions.step(now, self._link.connected)
         if self._link.connected:
             self._send_observations()
@@ -160,7 +166,8 @@ class SyncProcess:
         room, desk = self._config.room, self._config.desk
         try:
             if message.topic == desk_topic(room, desk, ToNode.COMMAND):
-                self._obey(message.payload)
+                self._waiting_orders.append(message.payload)
+                self._obey_waiting()
             elif message.topic == desk_topic(room, desk, ToNode.WITNESS):
                 self._sessions.witnessed(decode(WitnessMessage, message.payload))
             elif message.topic == desk_topic(room, desk, ToNode.GRANTS):
@@ -190,6 +197,14 @@ class SyncProcess:
             self._local.send({"type": "replay"})
             self._sessions.connection_began()
         self._controller_life = message.life
+
+    def _obey_waiting(self) -> None:
+        """In order. A process that has just begun waits until it has heard clock and camera: no start fails by that."""
+        while self._waiting_orders:
+            young = self._clock.mono_ns() < self._settled_ns
+            if young and self._orders.preflight_problems(self._desk_facts()):
+                return
+            self._obey(self._waiting_orders.popleft())
 
     def _obey(self, payload: bytes) -> None:
         reply = self._orders.take(payload, self._desk_facts())

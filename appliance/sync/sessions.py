@@ -111,6 +111,7 @@ class Sessions:
         if certify:
             self._next_certify_ns = now_mono_ns + round(CERTIFY_INTERVAL_S * 1e9)
         purged = self._view.purged()
+        self._forget(purged)
         for order in self._orders:
             if order.state in ("synced", "discarded"):
                 continue
@@ -126,6 +127,13 @@ class Sessions:
                 self._send_manifest(order.sid, now_mono_ns)
             if connected and order.state == "released":
                 self._ask_for_grants(order, now_mono_ns)
+
+    def _forget(self, purged: set[str]) -> None:
+        """What is no longer on this desk is not kept in memory either."""
+        for kept in (self._logs, self._policies, self._ended, self._covers):
+            for sid in purged & kept.keys():
+                kept.pop(sid)
+        self._certificates.forget(purged)
 
     def witnessed(self, message: WitnessMessage) -> None:
         """Make the controller's cosignature durable."""

@@ -35,7 +35,7 @@ SCENES = {{"live": desk(), "black": desk() * 0, "covered": covered(desk())}}
 SHOTS = {{name: [filmed(scene) for _ in range(64)] for name, scene in SCENES.items()}}
 SHOTS["frozen"] = SHOTS["live"][:1]
 PLAN = [(1.5, "live")]
-PLAN += [(4, "black"), (6.5, "covered"), (11, "frozen"), (14.5, "live"), (15.5, "unplugged"), (99, "live")]
+PLAN += [(5.5, "black"), (9.5, "covered"), (15, "frozen"), (18.5, "live"), (19.5, "unplugged"), (99, "live")]
 begun = None
 def now_s():
     return 0.0 if begun is None else time.monotonic() - begun
@@ -59,7 +59,7 @@ class Device(DeviceCamera):
         return self._clock.mono_ns(), Frame.from_bgr(random.choice(SHOTS[scene]), 0, 1).picture
 class Miscoding(FragmentEncoder):
     def encode(self, frame, time_90k):
-        return [self._damaged(each) if 11 < now_s() < 13 else each for each in super().encode(frame, time_90k)]
+        return [self._damaged(each) if 15 < now_s() < 17 else each for each in super().encode(frame, time_90k)]
     def _damaged(self, piece):
         if piece.kind == "init":
             return piece
@@ -81,7 +81,7 @@ appliance.camera.v4l2.V4l2Camera = Device
 """
 
 # A damaged fragment began up to 2 s before its last frame was damaged.
-EXPECTED_S = {"black": (1.5, 4), "covered": (4, 6.5), "frozen": (6.5, 11), "undecodable": (9, 13.5)}
+EXPECTED_S = {"black": (1.5, 5.5), "covered": (5.5, 9.5), "frozen": (9.5, 15), "undecodable": (13, 17.5)}
 
 
 @pytest.fixture
@@ -107,9 +107,9 @@ def test_each_fault_of_the_picture_is_found_named_and_told_while_the_recording_g
     def listen() -> bool:
         facts = node.facts()
         told.update(facts["faults"] if facts else [])
-        return node.covered_s >= 17.5
+        return node.covered_s >= 21.5
 
-    until(listen, "17.5 s durable", 60)
+    until(listen, "21.5 s durable", 60)
     node.end()
     found = {body["finding"]: (body["from_90k"] / S, body["to_90k"] / S) for body in events(node, "picture")}
     assert found.keys() == EXPECTED_S.keys()
