@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from appliance.inference.models import WHEEL
-from demo.room import CHECKOUT, NODE_ENVIRONMENT, DemoRoom, DeskPlan
+from demo.room import CHECKOUT, NODE_ENVIRONMENT, DemoRoom, DeskPlan, wait_until
 
 INTRUDER = "intruder"
 
@@ -114,17 +114,19 @@ class Intruder:
         )
         others = SubscribeOptions(qos=1, noLocal=True)
         self._client.on_connect = lambda client, *_: client.subscribe("invigil/#", options=others)
+        self._taken: set[int] = set()
+        self._client.on_publish = lambda _client, _data, number, *_: self._taken.add(number)
         self._client.connect("127.0.0.1", room.broker_port)
         self._client.loop_start()
 
     def say(self, topic: str, payloads: list[bytes]) -> None:
-        """Publish all, and wait until the broker has the last."""
+        """Publish all, and wait until the broker has the last; it may send us away meanwhile, then we come back."""
+        self._taken.clear()
         for payload in payloads:
-            info = self._client.publish(topic, payload, qos=1)
-        info.wait_for_publish(60)
-        assert info.is_published()
+            last = self._client.publish(topic, payload, qos=1).mid
+        wait_until(f"the broker takes {topic}", lambda: last in self._taken, 60)
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-        self._client.on_message = self._client.on_connect = None
+        self._client.on_message = self._client.on_connect = self._client.on_publish = None

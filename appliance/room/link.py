@@ -32,6 +32,7 @@ from appliance.protocol import (
     decode,
     desk_topic,
 )
+from appliance.tls import TlsSocket
 
 log = logging.getLogger(__name__)
 RETRY_S = 2.0
@@ -151,6 +152,7 @@ def tls_context(config: RoomConfig) -> ssl.SSLContext:
     trust = config.trust
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(trust.room_ca))
+        context.sslsocket_class = TlsSocket
         context.load_cert_chain(str(trust.controller_certificate), str(trust.controller_tls_key))
     except (OSError, ssl.SSLError) as error:
         raise BadConfig(

@@ -137,6 +137,13 @@ class Connection:
             log.warning("link.last_word_lost reason=%s", error)
 
     def _run(self) -> None:
+        ended = self._live()
+        # They hold this object, which holds the client: its sockets would wait for the garbage collector.
+        self.client.on_connect = self.client.on_subscribe = self.client.on_disconnect = None
+        self.client.on_publish = self.client.on_message = None
+        self._emit(ended)
+
+    def _live(self) -> Ended:
         config = self._config
         try:
             if config.broker_tls:
@@ -150,18 +157,14 @@ class Connection:
             else:
                 self.client.connect(config.broker_host, config.broker_port, KEEPALIVE_S)
         except OSError as error:
-            self._emit(Ended(self._number, f"the broker was not reached: {self._words(error)}"))
-            return
+            return Ended(self._number, f"the broker was not reached: {self._words(error)}")
         self.client.loop_start()
         if not self._answered.wait(ANSWER_TIMEOUT_S) and not self._over.is_set():
             self._end("the broker did not answer in time")
         self._over.wait()
         self.client.disconnect()  # an attempt that was given up must not leave its socket open
         self.client.loop_stop()
-        # They hold this object, which holds the client: its two sockets would wait for the garbage collector.
-        self.client.on_connect = self.client.on_subscribe = self.client.on_disconnect = None
-        self.client.on_publish = self.client.on_message = None
-        self._emit(Ended(self._number, self._reason, self._taken_over))
+        return Ended(self._number, self._reason, self._taken_over)
 
     def _words(self, error: OSError) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):

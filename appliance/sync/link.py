@@ -21,6 +21,7 @@ from appliance.config import NodeConfig
 from appliance.errors import BadConfig
 from appliance.protocol import FromNode, Presence, desk_topic, encode
 from appliance.sync.connection import Connected, Connection, Ended, Incoming, LinkEvent
+from appliance.tls import TlsSocket
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def tls_context(config: NodeConfig) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.sslsocket_class = TlsSocket
     trust = config.trust
     try:
         context.load_verify_locations(trust.room_ca)

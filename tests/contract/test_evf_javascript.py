@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from appliance.evf.keys import derive_segment_keys
 from appliance.evf.sframe import SframeKey, encode_header
 from appliance.evf.signed import sign_document
 from demo.screens import launch
-from tests.fuzz.javascript import installed_packages
+from tests.fuzz.javascript import installed_packages, node_program
 from tests.sessions import PASSPHRASE, Built, Plan, build_session, key_file, observation, representative
 
 pytestmark = pytest.mark.slow
@@ -57,11 +56,8 @@ def packages() -> Path:
 
 
 def nodes() -> dict[str, str]:
-    """Playwright's node, which is always there, and the machine's own (Debian 12: 18, Debian 13: 20)."""
-    found = {"playwright": str(compute_driver_executable()[0])}
-    if own := shutil.which("node"):
-        found["machine"] = own
-    return found
+    """Playwright's node, and the machine's own or, where there is none, a wheel's."""
+    return {"playwright": str(compute_driver_executable()[0]), "machine": node_program()}
 
 
 @pytest.fixture(scope="module", params=[*nodes(), "chromium"])

