@@ -129,4 +129,6 @@ class Intruder:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        if (left := self._client.socket()) is not None:
+            left.close()
         self._client.on_message = self._client.on_connect = self._client.on_publish = None

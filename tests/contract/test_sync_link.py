@@ -64,7 +64,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(look: Callable[[], Found | None], what: str, timeout_s: float = 20.0) -> Found:
+def until(look: Callable[[], Found | None], what: str, timeout_s: float = 60.0) -> Found:
     """Wait for a value; real time, since broker and processes are real."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -96,12 +96,23 @@ def test_the_desk_signs_the_same_bytes_each_time(built: Built) -> None:
 
 
 def test_every_altered_byte_of_the_text_is_refused(built: Built) -> None:
+    """Or says the very same: deflate has a few bits at its end that mean nothing."""
     certificate, _ = certify(built)
     text = certificate.to_text()
+    said = Certificate.parse(text.encode())
+    the_same = 0
     for place in range(len(text)):
         altered = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+        try:
+            found = Certificate.parse(altered.encode())
+        except ApplianceError:
+            continue
+        if found == said:
+            the_same += 1
+            continue
         with pytest.raises(ApplianceError):
-            verify(Certificate.parse(altered.encode()), built.room)
+            verify(found, built.room)
+    assert the_same <= 2
 
 
 @pytest.mark.parametrize(
