@@ -120,11 +120,11 @@ class Intruder:
         self._client.loop_start()
 
     def say(self, topic: str, payloads: list[bytes]) -> None:
-        """Publish all, and wait until the broker has the last; it may send us away meanwhile, then we come back."""
+        """Publish all, and wait until the broker has the last."""
         self._taken.clear()
         for payload in payloads:
             last = self._client.publish(topic, payload, qos=1).mid
-        wait_until(f"the broker takes {topic}", lambda: last in self._taken, 60)
+        wait_until(f"the broker takes {topic}", lambda: last in self._taken, 20)
 
     def close(self) -> None:
         self._client.disconnect()

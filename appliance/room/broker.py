@@ -31,6 +31,9 @@ MAX_QUEUED_MESSAGES = (
     2000  # a controller away for a minute: 200 desks, some checkpoints, observations and states each
 )
 MAX_QUEUED_BYTES = 64 << 20
+# Far above the 60 s that Mosquitto gives a connection before its CONNECT: with exactly `max_keepalive` 2.0.21 may take
+# the time for over at once and cut the connection (keepalive.c: the last place of its ring is the one just checked).
+MAX_KEEPALIVE_S = 600
 START_TIMEOUT_S = 10.0
 _POLL_S = 0.05
 
@@ -71,22 +74,25 @@ def run_broker(config: RoomConfig, folder: Path) -> subprocess.Popen[bytes]:
 
     Raises PortInUse, RoomUnreachable (not installed, or it stopped at once) or BadConfig.
     """
-    settings = broker_config(config, folder)
-    return _start([mosquitto_program(), "-c", str(settings)], config)
+    require_free_port(config.broker_host, config.broker_port)
+    return _start([mosquitto_program(), "-c", str(broker_config(config, folder))], config)
 
 
 def become_broker(config: RoomConfig, folder: Path) -> NoReturn:
     """Replace this process by the broker (for systemd); without `broker_tls` by the demo's. Raises as run_broker."""
+    require_free_port(
+        config.broker_host, config.broker_port
+    )  # first: the files are those of the one that runs
     if config.broker_tls:
         command = [mosquitto_program(), "-c", str(broker_config(config, folder))]
     else:
         command = _embedded_command(config)
-    require_free_port(config.broker_host, config.broker_port)
     os.execv(command[0], command)  # noqa: S606  no shell; the program is named above
 
 
 def embedded_broker(config: RoomConfig) -> subprocess.Popen[bytes]:
     """Start the demo's broker (loopback, no TLS, no ACL: `appliance.room.embedded_broker`), wait for its port."""
+    require_free_port(config.broker_host, config.broker_port)
     return _start(_embedded_command(config), config)
 
 
@@ -126,7 +132,6 @@ def _embedded_command(config: RoomConfig) -> list[str]:
 
 
 def _start(command: list[str], config: RoomConfig) -> subprocess.Popen[bytes]:
-    require_free_port(config.broker_host, config.broker_port)
     process = subprocess.Popen(command)
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None:
@@ -184,7 +189,7 @@ def _settings(config: RoomConfig, folder: Path, acl: Path) -> str:
         f"max_queued_bytes {MAX_QUEUED_BYTES}",
         "queue_qos0_messages false",
         "max_inflight_messages 100",
-        "max_keepalive 60",
+        f"max_keepalive {MAX_KEEPALIVE_S}",
         "set_tcp_nodelay true",
         "log_dest stderr",
         "log_type error",

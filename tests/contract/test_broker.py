@@ -262,6 +262,16 @@ def test_message_over_2_mib_ends_the_connection(connect: Connect) -> None:
     assert desk_a.lost.get(timeout=WAIT_S)
 
 
+def test_a_client_that_speaks_is_never_timed_out(connect: Connect) -> None:
+    """With keepalive = max_keepalive = 60 Mosquitto 2.0.21 cut it within two seconds, and so whoever just connected."""
+    desk = connect("desk-a")
+    until_s = time.monotonic() + 3
+    while time.monotonic() < until_s and desk.lost.empty():
+        assert desk.publish(desk_topic(ROOM, "desk-a", FromNode.STATUS)) in TAKEN
+        time.sleep(0.01)
+    assert desk.lost.empty(), desk.lost.get()
+
+
 def test_revoked_desk_is_refused_and_the_others_are_not(tmp_path: Path) -> None:
     room = make_room(tmp_path, free_port())
     stolen, kept = enrol(room, "desk-a"), enrol(room, "desk-b")
@@ -334,6 +344,7 @@ def test_invigil_room_broker_becomes_mosquitto(tmp_path: Path) -> None:
 def test_port_that_somebody_else_has_is_named(room: Room, tmp_path: Path) -> None:
     with pytest.raises(PortInUse, match=f"port {room.config.broker_port} at 127.0.0.1 is in use"):
         run_broker(room.config, tmp_path)
+    assert list(tmp_path.iterdir()) == [], "the settings of the one that runs stay as they are"
 
 
 def test_missing_revocation_list_is_named(tmp_path: Path) -> None:
