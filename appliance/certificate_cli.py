@@ -9,24 +9,20 @@ from typing import Annotated
 import typer
 
 from appliance.clock import parse_utc
+from appliance.command_line import command_group
 from appliance.errors import BadInput
 from appliance.evidence.certificate import HINT, MAX_BYTES, Certificate
 from appliance.evidence.certifying import Signers, require_manifest, verify_certificate
-from appliance.evidence.completeness import RATE_HZ, Line
+from appliance.evidence.completeness import Line
 from appliance.evidence.manifest import MAX_MANIFEST_BYTES, verify_manifest
+from appliance.timecode import clock_text
 from appliance.trust import load_certificate, load_public_key
 
 TRUST_HINT = (
     "the test centre gives you room-ca.pem and controller.pub; they must not come with the certificate"
 )
 
-app = typer.Typer(
-    help="Completeness certificates, as candidates take them home.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_group("Completeness certificates, as candidates take them home.")
 
 
 @app.callback()
@@ -76,7 +72,9 @@ def _words(
         )
         if lines is None:
             said.append("  the text names their number and hash; the saved file or --manifest names each")
-        said += [f"  {_clock(line.start_90k)}-{_clock(line.end_90k)}  {line.cause}" for line in lines or ()]
+        said += [
+            f"  {clock_text(line.start_90k)}-{clock_text(line.end_90k)}  {line.cause}" for line in lines or ()
+        ]
     said += [
         f"signed by desk {body.desk}, key {signers.desk}, whose certificate this room's CA issued",
         f"signed by the room controller, key {signers.room}",
@@ -115,8 +113,3 @@ def _moment(utc: str) -> str:
         return parse_utc(utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     except ValueError:
         return utc
-
-
-def _clock(time_90k: int) -> str:
-    minutes, second = divmod(time_90k // RATE_HZ, 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"

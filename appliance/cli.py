@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance import __version__
-from appliance.archive.asking import ask_secret
 from appliance.archive.keys_cli import PassphraseFile, Root
 from appliance.archive.keys_cli import app as keys
+from appliance.command_line import ask_secret, command_group
 from appliance.errors import ApplianceError, BadInput
 
 if TYPE_CHECKING:
@@ -38,21 +38,13 @@ class NodeService(StrEnum):
     SYNC = "sync"
 
 
-def _group(text: str) -> typer.Typer:
-    return typer.Typer(
-        help=text,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-
-
-app = _group("Invigil: recording and observations for exam rooms; nothing leaves before a proctor approves.")
-policy = _group("The institution's signed exam policy.")
-store = _group("A desk node's store.")
-room = _group("The room controller.")
-account = _group("Staff accounts of the dashboard.")
+app = command_group(
+    "Invigil: recording and observations for exam rooms; nothing leaves before a proctor approves."
+)
+policy = command_group("The institution's signed exam policy.")
+store = command_group("A desk node's store.")
+room = command_group("The room controller.")
+account = command_group("Staff accounts of the dashboard.")
 for parent, child, name in (
     (app, keys, "keys"),
     (app, policy, "policy"),

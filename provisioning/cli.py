@@ -7,19 +7,14 @@ from typing import Annotated
 
 import typer
 
+from appliance.command_line import command_group
 from appliance.errors import BadInput
 from provisioning.ca import RESERVED_NAMES, create_room, open_authority
 from provisioning.desk import DeskSettings, write_bundle
 from provisioning.recipients import install_recipient_set
 from provisioning.renew import BUNDLE_NAME, renew_certificate
 
-app = typer.Typer(
-    help="Certificates of a room and bundles for its desks.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_group("Certificates of a room and bundles for its desks.")
 
 Authority = Annotated[Path, typer.Option("--ca", help="the folder that provision ca wrote")]
 Out = Annotated[Path, typer.Option("--out", help="folder to write into; made if missing")]

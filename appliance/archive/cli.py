@@ -34,9 +34,8 @@ from appliance.archive.opening import (
 from appliance.archive.output import new_file, require_free
 from appliance.archive.report import render_report, state_words
 from appliance.archive.rewrapped import rewrap_words
-from appliance.archive.session import LOG_TRACK, VIDEO_TRACK, LocalSession
+from appliance.archive.session import LOG_TRACK, LocalSession
 from appliance.archive.settings import find_config
-from appliance.archive.timecode import clock_text, span_text
 from appliance.archive.trust import Trust
 from appliance.archive.verify import (
     bytes_to_read,
@@ -47,22 +46,19 @@ from appliance.archive.verify import (
     require_whole,
 )
 from appliance.clock import SystemClock
+from appliance.command_line import command_group
 from appliance.config import ArchiveConfig, load_config
 from appliance.errors import ApplianceError, BadInput, StoreFailed
 from appliance.evf.errors import EvfError
+from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.hardening import protect_memory
+from appliance.timecode import clock_text, span_text
 
 if TYPE_CHECKING:
     from appliance.archive.bucket import Bucket
     from appliance.evf.recipients import RepresentativeKey
 
-app = typer.Typer(
-    help="The institution's own tool for its recordings.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_group("The institution's own tool for its recordings.")
 
 Config = Annotated[
     Path | None,

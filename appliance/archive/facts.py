@@ -12,17 +12,18 @@ from appliance.archive.observations import Subject
 from appliance.archive.opening import lost_words, open_ended_words, track_segments
 from appliance.archive.report import ReportFacts, Signature
 from appliance.archive.rewrapped import rewrap_words
-from appliance.archive.session import VIDEO_TRACK, LocalSession
-from appliance.archive.timecode import RATE_HZ
+from appliance.archive.session import LocalSession
 from appliance.archive.timeline import Span
 from appliance.archive.trust import Trust
 from appliance.archive.verify import cut_words
 from appliance.clock import utc_text
 from appliance.evf.signed import key_id
+from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.protocol import ObservationReport
+from appliance.timecode import TICKS_PER_S
 
 # Two segments that follow each other this closely are one bar; a longer silence is a gap of the manifest
-JOIN_90K = RATE_HZ // 2
+JOIN_90K = TICKS_PER_S // 2
 
 
 def report_facts(

@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.archive.asking import ask_secret
+from appliance.command_line import ask_secret, command_group
 
 if TYPE_CHECKING:
     from appliance.archive.keys import RootKey
     from appliance.archive.recipient_sets import SignedSet
 
-app = typer.Typer(
-    help="The institution's keys, made and kept offline.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_group("The institution's keys, made and kept offline.")
 
 Out = Annotated[Path, typer.Option("--out", help="folder to write into; made if missing")]
 Root = Annotated[Path, typer.Option("--root", help="root.key of the institution")]

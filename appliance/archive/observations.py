@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from appliance.archive.timecode import RATE_HZ, seconds
 from appliance.errors import EvidenceBroken
 from appliance.evidence.completeness import Completeness, Kind, Line
 from appliance.evidence.manifest import Manifest
 from appliance.policy import Strict, first_problem
 from appliance.protocol import ObservationReport
+from appliance.timecode import TICKS_PER_S, seconds
 
 # F068, word for word on every report and export
 NOTICE = "An indication is not proof of anything. It says where a person may want to look."
@@ -84,7 +84,7 @@ def end_90k(report: ObservationReport) -> int:
     """Where it ended, or, for one still open when the log stops, where it was last seen."""
     if report.end_90k is not None:
         return report.end_90k
-    return report.start_90k + round(report.duration_s * RATE_HZ)
+    return report.start_90k + round(report.duration_s * TICKS_PER_S)
 
 
 def events_document(

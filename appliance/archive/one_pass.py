@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from appliance.archive.opening import Keys, OpenedVideo, opened_video, track_segments
 from appliance.archive.output import allocate, begin_sync, write_at
-from appliance.archive.session import VIDEO_TRACK, LocalSession
+from appliance.archive.session import LocalSession
 from appliance.archive.verify import check_files
 from appliance.errors import EvidenceBroken
 from appliance.evf.format import (
@@ -30,6 +30,7 @@ from appliance.evf.format import (
 )
 from appliance.evf.reader import Outcome, RecordRoom, SegmentReader
 from appliance.evf.sframe import encode_header
+from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.evidence.manifest import OpenedSegment, SegmentEntry
 
 # Beyond this the disk is what one waits for.

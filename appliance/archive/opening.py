@@ -13,8 +13,7 @@ from typing import BinaryIO, Protocol
 
 from appliance.archive.observations import ObservationLog
 from appliance.archive.reading import read_file
-from appliance.archive.session import LOG_TRACK, VIDEO_TRACK, LocalSession
-from appliance.archive.timecode import clock_text, span_text
+from appliance.archive.session import LOG_TRACK, LocalSession
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, BadPassphrase, EvidenceBroken, NotTrusted
 from appliance.evf.errors import BadPassphrase as KeyFileNotOpened
@@ -28,7 +27,9 @@ from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import Rewrap, rewrap_version, verify_rewrap
 from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
 from appliance.evf.wraps import WrapContext, open_wrap, read_wrap
+from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
+from appliance.timecode import clock_text, span_text
 
 MAX_PASSPHRASE_BYTES = 4096
 _REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"

@@ -25,13 +25,13 @@ from appliance.archive.session import (
     trusted_approval,
     trusted_manifest,
 )
-from appliance.archive.timecode import span_text
 from appliance.archive.trust import Trust
 from appliance.errors import EvidenceBroken, NoSpace, Refused
 from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import rewrap_version
 from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Manifest
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, MAX_MESSAGE_BYTES
+from appliance.timecode import span_text
 
 SPARE_BYTES = 64 << 20  # left free on the institution's disk
 _PART = ".part"

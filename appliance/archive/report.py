@@ -11,11 +11,11 @@ from html import escape
 
 from appliance.archive.observations import NOTICE, Subject, end_90k
 from appliance.archive.page_style import STYLE
-from appliance.archive.timecode import clock_text, duration_text, seconds, span_text
 from appliance.archive.timeline import Span, mark, timeline
 from appliance.evidence.completeness import Completeness, Kind, Line
 from appliance.policy import Level
 from appliance.protocol import ObservationReport
+from appliance.timecode import clock_text, duration_text, seconds, span_text
 
 # Units stand in names (yaw_deg); a person reads them behind the value
 UNITS = {"deg": "°", "s": " s", "ms": " ms", "hz": " Hz", "px": " px", "m": " m", "90k": " / 90000 s"}

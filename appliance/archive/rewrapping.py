@@ -17,8 +17,6 @@ from typing import Any
 
 from appliance.archive.recipient_sets import read_recipient_set
 from appliance.archive.rewrapped import Rewrapped, read_rewrapped, wrap_place
-from appliance.archive.session import device_key
-from appliance.archive.timecode import span_text
 from appliance.archive.trust import Trust
 from appliance.archive.wrap_places import WrapPlace
 from appliance.clock import Clock, SystemClock, utc_text
@@ -32,7 +30,8 @@ from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import Replaced, Rewrap, rewrap_name, rewrap_version, sign_rewrap, verify_rewrap
 from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
 from appliance.evf.wraps import WrapContext, open_sealed, read_wrap
-from appliance.evidence.manifest import Manifest, SegmentEntry
+from appliance.evidence.manifest import Manifest, SegmentEntry, claimed_key
+from appliance.timecode import span_text
 
 _PULL_AGAIN = "verify the session; pull it again, or ask the storage's operator for its versions"
 _Place = tuple[int, str]  # epoch, class
@@ -143,7 +142,7 @@ def _survey(manifest: Manifest, place: WrapPlace, names: set[str], task: Task) -
         if digests[wrap.name] != wrap.sha256:
             raise EvidenceBroken(f"{wrap.name}: its SHA-256 is not the manifest's", _PULL_AGAIN)
         try:
-            originals[wrap.name] = read_wrap(data, device_key(manifest))
+            originals[wrap.name] = read_wrap(data, claimed_key(manifest))
         except EvfError as error:
             raise EvidenceBroken(f"{wrap.name}: {error}", error.hint or _PULL_AGAIN) from error
     return _Found(originals, rewrapped, digests)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from appliance.archive.opening import Film, Keys, OpenedVideo
-from appliance.archive.session import SEGMENTS, VIDEO_TRACK
-from appliance.archive.timecode import clock_text
+from appliance.archive.session import SEGMENTS
 from appliance.errors import BadInput, EvidenceBroken
 from appliance.evf.errors import EvfError
 from appliance.evf.format import PREFIX_FIXED_BYTES, RecordKind, header_json_length
 from appliance.evf.reader import Record, open_record
+from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.store.salvage import DAMAGED, SESSIONS
 from appliance.store.salvage_scan import FoundSegment, examine_segment
+from appliance.timecode import clock_text
 
 MakeKeys = Callable[[Path], Keys]
 

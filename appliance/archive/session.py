@@ -19,9 +19,17 @@ from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
 from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import rewrap_version
-from appliance.evidence.completeness import Completeness, completeness_of
+from appliance.evidence.completeness import VIDEO_TRACK, Completeness, completeness_of
 from appliance.evidence.cut import Cut
-from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Gap, Manifest, SegmentEntry, verify_manifest
+from appliance.evidence.manifest import (
+    MAX_MANIFEST_BYTES,
+    Gap,
+    Manifest,
+    SegmentEntry,
+    claimed_device,
+    claimed_key,
+    verify_manifest,
+)
 from appliance.protocol import (
     APPROVAL_NAME,
     COMMAND_PURPOSE,
@@ -32,7 +40,6 @@ from appliance.protocol import (
     verify_message,
 )
 
-VIDEO_TRACK = "video"
 LOG_TRACK = "log"
 SEGMENTS = "segments"
 WRAPS = "wraps"
@@ -82,12 +89,12 @@ class LocalSession:
     @property
     def device_certificate(self) -> x509.Certificate:
         """The desk node's certificate, which `load` held against the room CA."""
-        return device_certificate(self.manifest)
+        return claimed_device(self.manifest)
 
     @property
     def device_key(self) -> Ed25519PublicKey:
         """The desk node's key."""
-        return device_key(self.manifest)
+        return claimed_key(self.manifest)
 
     @property
     def end_90k(self) -> int:
@@ -128,19 +135,6 @@ def _rewraps(folder: Path, sid: str) -> Iterator[tuple[str, bytes]]:
     for path in sorted((folder / WRAPS).glob(f"{sid}.r*.evk")):
         if rewrap_version(path.name, sid) is not None and path.is_file() and not path.is_symlink():
             yield path.name, read_file(path, MAX_REWRAP_BYTES)
-
-
-def device_certificate(manifest: Manifest) -> x509.Certificate:
-    """The desk node's certificate in a verified manifest."""
-    return x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
-
-
-def device_key(manifest: Manifest) -> Ed25519PublicKey:
-    """Its key."""
-    key = device_certificate(manifest).public_key()
-    if not isinstance(key, Ed25519PublicKey):
-        raise NotTrusted("device certificate does not hold an Ed25519 key")
-    return key
 
 
 def _cut_cause(entry: SegmentEntry) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from appliance.archive.observations import end_90k
-from appliance.archive.timecode import RATE_HZ, clock_text, duration_text, span_text
 from appliance.evidence.completeness import Kind, Line
 from appliance.policy import Level
 from appliance.protocol import ObservationReport
+from appliance.timecode import TICKS_PER_S, clock_text, duration_text, span_text
 
 Span = tuple[int, int]  # start and end in 90 kHz
 _Place = Callable[[int], float]  # 90 kHz -> horizontal place
@@ -52,7 +52,7 @@ def timeline(
     reports: Sequence[ObservationReport],
 ) -> str:
     """The picture; every bar carries its words as a title, and the table below it says the same in text."""
-    length = max(duration_90k, RATE_HZ)
+    length = max(duration_90k, TICKS_PER_S)
 
     def at(time_90k: int) -> float:
         return _LEFT + (_RIGHT - _LEFT) * min(max(time_90k, 0), length) / length
@@ -122,9 +122,9 @@ def _bar(name: str, left: float, right: float, y: float, words: str) -> str:
 
 
 def _axis(at: _Place, length: int, y: float) -> str:
-    step_s = next((step for step in _STEPS_S if length / RATE_HZ / step <= _MOST_TICKS), _STEPS_S[-1])
+    step_s = next((step for step in _STEPS_S if length / TICKS_PER_S / step <= _MOST_TICKS), _STEPS_S[-1])
     parts = [f'<path class="axis" d="M{_LEFT} {y + 4}H{_RIGHT}"/>']
-    for tick in range(0, length + 1, step_s * RATE_HZ):
+    for tick in range(0, length + 1, step_s * TICKS_PER_S):
         x = at(tick)
         anchor = "end" if x > _RIGHT - 24 else "middle"
         parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{y + 8}"/>')

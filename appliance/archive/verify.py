@@ -10,11 +10,11 @@ from typing import BinaryIO, cast
 
 from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import LocalSession
-from appliance.archive.timecode import clock_text, span_text
 from appliance.errors import BadInput, EvidenceBroken
 from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import Finding, OpenedSegment, verify_session
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME
+from appliance.timecode import clock_text, span_text
 
 
 @dataclass(frozen=True)

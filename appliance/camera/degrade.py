@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from appliance.camera.encoder import TICKS_PER_S, Fragment
+from appliance.camera.encoder import Fragment
 from appliance.camera.notes import Notes
 from appliance.errors import StoreFailed
 from appliance.store.ladder import FAULTS, LOWER_BITRATE_SHARE, Ladder, Step
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,6 @@ class Degrade:
         self._notes = notes
         self._allow_preview = allow_preview
         self._set_bitrate = set_bitrate
-
-    @property
-    def step(self) -> Step:
-        """Where the session stands."""
-        return self._ladder.step
 
     def after(self, fragment: Fragment) -> None:
         """A fragment was filmed, and kept or refused; decide anew."""

@@ -20,8 +20,8 @@ from av.video.stream import VideoStream
 
 from appliance.camera.source import Frame
 from appliance.errors import BadConfig
+from appliance.timecode import TICKS_PER_S
 
-TICKS_PER_S = 90_000
 # A longer silence ends the fragment, so that no fragment's duration covers time that was not filmed.
 GAP_S = 0.5
 

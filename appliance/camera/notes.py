@@ -9,6 +9,7 @@ from collections.abc import Callable
 from appliance.clock import Clock, utc_text
 from appliance.errors import NoSpace, StoreFailed
 from appliance.store.recording import RecordingStore
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,10 @@ class Notes:
     def gap(self, start_90k: int, end_90k: int, cause: str) -> None:
         """A span without footage."""
         log.warning(
-            "record.gap start_s=%.1f end_s=%.1f cause=%s", start_90k / 90_000, end_90k / 90_000, cause
+            "record.gap start_s=%.1f end_s=%.1f cause=%s",
+            start_90k / TICKS_PER_S,
+            end_90k / TICKS_PER_S,
+            cause,
         )
         self._add(lambda: self._store.add_gap(self._sid, start_90k, end_90k, cause))
 

@@ -15,6 +15,7 @@ from appliance.camera.inbox import Observed
 from appliance.evf.errors import EvfError
 from appliance.local_link import Message
 from appliance.protocol import OBSERVATIONS_PER_EPOCH, ObservationReport
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ MAX_OPEN = 64
 MAX_REMEMBERED = 1000
 MAX_WAITING = 200
 # Both processes read the same clock; a report from further ahead is wrong.
-AHEAD_TOLERANCE_90K = 90_000
+AHEAD_TOLERANCE_90K = TICKS_PER_S
 
 
 class ObservationRecord(Protocol):
@@ -109,7 +110,7 @@ class SessionObservations:
             update={
                 "phase": "closed",
                 "end_90k": end_90k,
-                "duration_s": round((end_90k - report.start_90k) / 90_000, 1),
+                "duration_s": round((end_90k - report.start_90k) / TICKS_PER_S, 1),
                 "uncertainty": f"{report.uncertainty}; assessment ended before it did".lstrip("; ")[:200],
             }
         )
@@ -146,7 +147,7 @@ class SessionObservations:
         return [message]
 
     def _afford(self, now_90k: int, is_known: bool) -> bool:
-        earned = max(0, now_90k - self._budget_at_90k) / 90_000 * MAX_RATE_HZ
+        earned = max(0, now_90k - self._budget_at_90k) / TICKS_PER_S * MAX_RATE_HZ
         self._budget = min(MAX_BURST, self._budget + earned)
         self._budget_at_90k = now_90k
         if self._budget < 1 or (not is_known and len(self._open) >= MAX_OPEN):

@@ -20,6 +20,7 @@ from appliance.camera.picture_planes import luma_and_grey
 from appliance.camera.picture_spans import Finding, Span, Spans
 from appliance.camera.source import Frame
 from appliance.picture_quality import MEASURED_SIDE_PX
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -155,5 +156,5 @@ class PictureCheck(threading.Thread):
             self._found.end("undecodable")
             return
         from_90k, to_90k = self._span_of(captured)
-        log.warning("picture.undecodable time_s=%.1f reason=%s", from_90k / 90_000, problem)
+        log.warning("picture.undecodable time_s=%.1f reason=%s", from_90k / TICKS_PER_S, problem)
         self._found.add("undecodable", from_90k, to_90k)

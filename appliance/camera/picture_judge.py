@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.camera.encoder import TICKS_PER_S
 from appliance.camera.picture_spans import Finding, Spans
 from appliance.picture_quality import visibility
+from appliance.timecode import TICKS_PER_S
 
 LOOK_INTERVAL_90K = TICKS_PER_S
 # No look for so long means that nothing was filmed: what was found ends with the second after the last look.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.camera.encoder import TICKS_PER_S
+from appliance.timecode import TICKS_PER_S
 
 Finding = Literal["black", "covered", "frozen", "undecodable", "unchecked"]
 

@@ -23,13 +23,14 @@ from appliance.evf.keys import EpochKey
 from appliance.evf.recipients import RecipientSet
 from appliance.evf.wraps import WrapContext, wrap_epoch_key
 from appliance.store.recording import RecordingStore, SessionRow
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
 # Two frames at 5 fps: anything longer between two fragments is footage that is not there.
 GAP_TOLERANCE_90K = 36_000
 # A camera needs this long from the command to its first frame; it is the start of the recording, not a gap.
-START_TOLERANCE_90K = 3 * 90_000
+START_TOLERANCE_90K = 3 * TICKS_PER_S
 TRACK_CLASSES: Mapping[str, KeyClass] = {"video": "media", "log": "log"}
 LOG_CODEC = "json"
 CAMERA_SILENT = "camera delivered no frames"
@@ -98,7 +99,7 @@ class EpochRecorder:
         try:
             self._tracks["video"].append(entry, codec, init.data)
         except StoreFailed as error:
-            log.warning("record.lost time_s=%.1f reason=%s", fragment.time_90k / 90_000, error)
+            log.warning("record.lost time_s=%.1f reason=%s", fragment.time_90k / TICKS_PER_S, error)
             self._gap_cause = cause_of(error)
             self._refused = True
             return False

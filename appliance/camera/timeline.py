@@ -11,8 +11,8 @@ from datetime import datetime
 
 from appliance.clock import Clock, parse_utc
 from appliance.store.recording import SessionRow
+from appliance.timecode import TICKS_PER_S
 
-TICKS_PER_S = 90_000
 # Slewing moves both clocks alike, so only a clock that was set differs; a leap second is no more than this.
 WALL_STEP_MS = 1000
 # A reading that took so long says nothing: the process stood still between the two clocks.

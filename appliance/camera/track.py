@@ -13,10 +13,11 @@ from appliance.evf.format import Header, KeyClass, RecordKind
 from appliance.evf.keys import TrackRatchet
 from appliance.evf.writer import SegmentWriter
 from appliance.store.recording import RecordingStore, SegmentFile, SessionRow
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
-SEGMENT_90K = 60 * 90_000
+SEGMENT_90K = 60 * TICKS_PER_S
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from appliance.evf.errors import EvfError
 from appliance.evf.format import PRE_BYTES, TAG_BYTES, Header, Pre, RecordKind, read_prefix, read_up_to
 from appliance.evf.sframe import encode_header
 
+# Never a record's own bytes (one in 2^512): storage that the file system gave and nobody wrote.
+HOLE = bytes(64)
 _CHUNK_BYTES = 1 << 18
 
 

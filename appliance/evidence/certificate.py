@@ -15,14 +15,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from appliance.errors import BadInput, NotTrusted
 from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import EvfError
 from appliance.evf.signed import decode_base64, key_id
 from appliance.evidence.completeness import Kind, Line
-from appliance.evidence.device import UNUSABLE
+from appliance.evidence.device import UNUSABLE, ed25519_key
 
 TEXT_PREFIX = "INVIGIL1:"
 MAX_BYTES = 1 << 20
@@ -85,12 +84,10 @@ class Certificate:
     def desk_key_id(self) -> str:
         """Key id of the certificate that the document carries, 32 hex digits; NotTrusted when it cannot be read."""
         try:
-            key = x509.load_der_x509_certificate(self.device_certificate).public_key()
+            device = x509.load_der_x509_certificate(self.device_certificate)
         except UNUSABLE as error:
             raise NotTrusted("the desk's X.509 certificate cannot be read") from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise NotTrusted("device certificate does not hold an Ed25519 key")
-        return key_id(key.public_bytes_raw())
+        return key_id(ed25519_key(device).public_bytes_raw())
 
     def to_bytes(self) -> bytes:
         """Canonical JSON, with the lines if there are any known."""

@@ -19,7 +19,7 @@ from appliance.evf.signed import key_id, sign_document, verify_document
 from appliance.evidence.certificate import Body, Certificate, lines_sha256
 from appliance.evidence.completeness import Completeness, Line, completeness_of
 from appliance.evidence.device import UNUSABLE, device_key
-from appliance.evidence.manifest import read_checkpoint
+from appliance.evidence.manifest import claimed_device, claimed_key, read_checkpoint
 from appliance.evidence.session import Manifest
 
 DESK_PURPOSE = "certificate-desk"
@@ -39,7 +39,7 @@ def sign_as_desk(manifest: Manifest, manifest_bytes: bytes, key: Ed25519PrivateK
 
     Ed25519 gives the same bytes for the same manifest each time, so the desk keeps nothing but the manifest.
     """
-    if _claimed_key(manifest).public_bytes_raw() != key.public_key().public_bytes_raw():
+    if claimed_key(manifest).public_bytes_raw() != key.public_key().public_bytes_raw():
         raise NotTrusted("the manifest was signed with another device key", "it cannot be certified any more")
     return canonical(sign_document(DESK_PURPOSE, body_of(manifest, manifest_bytes)[0].to_json(), key))
 
@@ -54,7 +54,7 @@ def countersign(
     body, completeness = body_of(manifest, manifest_bytes)
     try:
         document = parse_canonical(desk_half)
-        said = verify_document(DESK_PURPOSE, document, _claimed_key(manifest))
+        said = verify_document(DESK_PURPOSE, document, claimed_key(manifest))
     except BadSignature as error:
         raise NotTrusted(f"the desk's certificate: {error}", "keep the desk for inspection") from error
     except EvfError as error:
@@ -64,7 +64,7 @@ def countersign(
         raise EvidenceBroken(_difference(said, ours), "keep the desk for inspection, or update its software")
     return Certificate(
         body=body,
-        device_certificate=_claimed_device(manifest).public_bytes(Encoding.DER),
+        device_certificate=claimed_device(manifest).public_bytes(Encoding.DER),
         desk_signature=document["signature"],
         room_signature=sign_document(ROOM_PURPOSE, ours, key)["signature"],
         lines=completeness.lines,
@@ -91,7 +91,7 @@ def body_of(manifest: Manifest, manifest_bytes: bytes) -> tuple[Body, Completene
         lines=len(completeness.lines),
         lines_sha256=lines_sha256(completeness.lines),
         leaves=manifest.leaves,
-        root=read_checkpoint(manifest, _claimed_key(manifest)).root.hex(),
+        root=read_checkpoint(manifest, claimed_key(manifest)).root.hex(),
     )
     return body, completeness
 
@@ -146,20 +146,6 @@ def _verify_half(purpose: str, who: str, body: Body, signature: str, key: Ed2551
         raise NotTrusted(
             f"signature of {who} does not match", "it was altered, or is of another key"
         ) from error
-
-
-def _claimed_device(manifest: Manifest) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
-    except (IndexError, *UNUSABLE) as error:
-        raise NotTrusted("manifest carries no usable device certificate") from error
-
-
-def _claimed_key(manifest: Manifest) -> Ed25519PublicKey:
-    key = _claimed_device(manifest).public_key()
-    if not isinstance(key, Ed25519PublicKey):
-        raise NotTrusted("device certificate does not hold an Ed25519 key")
-    return key
 
 
 def _difference(said: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

@@ -12,13 +12,13 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from appliance.evidence.session import EventLeaf, Gap, LostLeaf, Manifest
+from appliance.timecode import TICKS_PER_S
 
-RATE_HZ = 90_000
 VIDEO_TRACK = "video"
 # More between two segments is footage that is not there (the recorder names a gap from 0.4 s on) ...
-HOLE_90K = RATE_HZ // 2
+HOLE_90K = TICKS_PER_S // 2
 # ... and a camera needs this long to its first frame (the recorder's own figure).
-START_90K = 3 * RATE_HZ
+START_90K = 3 * TICKS_PER_S
 # A century either way, as everywhere on the wire: more is no session time.
 MOST_90K = 284_018_400_000_000
 

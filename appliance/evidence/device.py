@@ -17,6 +17,17 @@ UNUSABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x5
             x509.DuplicateExtension, x509.UnsupportedGeneralNameType)  # fmt: skip
 
 
+def ed25519_key(certificate: x509.Certificate) -> Ed25519PublicKey:
+    """The key in a device certificate; NotTrusted if it is of another kind, or cannot be read."""
+    try:
+        key = certificate.public_key()
+    except UNUSABLE as error:
+        raise NotTrusted(f"device certificate cannot be used: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise NotTrusted("device certificate does not hold an Ed25519 key")
+    return key
+
+
 def device_key(
     device: x509.Certificate, room_ca: x509.Certificate, desk: str, ended: str
 ) -> Ed25519PublicKey:
@@ -32,7 +43,6 @@ def device_key(
         ca_is_ca = room_ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         device_is_ca = device.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         names = device.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        key = device.public_key()
     except InvalidSignature as error:
         raise NotTrusted("device certificate was not issued by this room's CA") from error
     except UNUSABLE as error:
@@ -43,9 +53,7 @@ def device_key(
         raise NotTrusted("device certificate was not valid when the session ended")
     if [name.value for name in names] != [desk]:
         raise NotTrusted("device certificate belongs to another desk")
-    if not isinstance(key, Ed25519PublicKey):
-        raise NotTrusted("device certificate does not hold an Ed25519 key")
-    return key
+    return ed25519_key(device)
 
 
 def _valid_at(certificate: x509.Certificate, moment: datetime) -> bool:

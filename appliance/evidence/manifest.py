@@ -29,7 +29,7 @@ from appliance.evidence.checkpoint import (
     verify_cosignature,
 )
 from appliance.evidence.cut import Cut, find_cut
-from appliance.evidence.device import device_key
+from appliance.evidence.device import UNUSABLE, device_key, ed25519_key
 from appliance.evidence.merkle import event_leaf, root_of
 from appliance.evidence.session import (
     EventLeaf,
@@ -116,7 +116,7 @@ def verify_manifest(
     if not isinstance(claimed, dict):
         raise EvidenceBroken("manifest is malformed: no body")
     manifest = Manifest.from_body(claimed)
-    key = _device_key(manifest, room_ca_cert)
+    key = device_key(claimed_device(manifest), room_ca_cert, manifest.desk, manifest.ended)
     try:
         verify_document(PURPOSE, document, key)
     except BadSignature as error:
@@ -189,25 +189,26 @@ def verify_session(
     return findings
 
 
-def _device_key(manifest: Manifest, room_ca: x509.Certificate) -> Ed25519PublicKey:
+def claimed_device(manifest: Manifest) -> x509.Certificate:
+    """The desk's certificate that the manifest carries, held against nothing; NotTrusted if it cannot be read."""
     if not manifest.chain_pem:
         raise NotTrusted("manifest carries no device certificate")
     try:
-        device = x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
-    except (ValueError, x509.InvalidVersion) as error:
+        return x509.load_pem_x509_certificate(manifest.chain_pem[0].encode("ascii"))
+    except UNUSABLE as error:
         raise NotTrusted(f"device certificate cannot be used: {error}") from error
-    return device_key(device, room_ca, manifest.desk, manifest.ended)
+
+
+def claimed_key(manifest: Manifest) -> Ed25519PublicKey:
+    """The key in it."""
+    return ed25519_key(claimed_device(manifest))
 
 
 def _check_root(manifest: Manifest, leaves: dict[int, bytes]) -> str:
     if len(leaves) != manifest.leaves or any(index >= manifest.leaves for index in leaves):
         return "records and events do not fill the log"
-    device = x509.load_pem_x509_certificate(manifest.chain_pem[0].encode())
-    key = device.public_key()
-    if not isinstance(key, Ed25519PublicKey):
-        return "device certificate does not hold an Ed25519 key"
     try:
-        checkpoint = read_checkpoint(manifest, key)
+        checkpoint = read_checkpoint(manifest, claimed_key(manifest))
     except (EvidenceBroken, NotTrusted) as error:
         return str(error)
     if root_of(leaves[index] for index in range(manifest.leaves)) != checkpoint.root:

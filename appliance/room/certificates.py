@@ -18,10 +18,11 @@ from appliance.errors import BadInput, EvidenceBroken, NotTrusted
 from appliance.evf.signed import key_id
 from appliance.evidence.certificate import Certificate
 from appliance.evidence.certifying import countersign
-from appliance.evidence.completeness import RATE_HZ, Line
+from appliance.evidence.completeness import Line
 from appliance.evidence.manifest import Manifest
 from appliance.room.rows import session_row
 from appliance.room.trust import RoomKeys
+from appliance.timecode import TICKS_PER_S
 
 NO_HALF = "its desk sent none; its software is older than the room's"
 QR_QUIET_MODULES = 4  # ISO/IEC 18004, 9.1
@@ -121,8 +122,8 @@ def _missing(row: sqlite3.Row) -> str:
 
 def _line(started: str, line: Line) -> View:
     return {
-        "from_s": line.start_90k / RATE_HZ,
-        "to_s": line.end_90k / RATE_HZ,
+        "from_s": line.start_90k / TICKS_PER_S,
+        "to_s": line.end_90k / TICKS_PER_S,
         "kind": line.kind.value,
         "cause": line.cause,
         "from": _wall(started, line.start_90k),
@@ -133,6 +134,6 @@ def _line(started: str, line: Line) -> View:
 def _wall(started: str, at_90k: int) -> str:
     """Time of day of a session time, by the desk's clock at the start."""
     try:
-        return utc_text(parse_utc(started) + timedelta(seconds=at_90k / RATE_HZ))
+        return utc_text(parse_utc(started) + timedelta(seconds=at_90k / TICKS_PER_S))
     except OverflowError:
         return "?"  # beyond the calendar's last year

@@ -25,6 +25,7 @@ from appliance.room.desk import (
     assess,
     link_of,
 )
+from appliance.timecode import TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class LiveRoom:
             live.jpeg = None  # nothing of the candidate stays on the page once the camera is closed (F118)
         for report in status.sessions:
             if report.sid not in live.started_wall:
-                began = parse_utc(status.at) - timedelta(seconds=report.duration_90k / 90000)
+                began = parse_utc(status.at) - timedelta(seconds=report.duration_90k / TICKS_PER_S)
                 live.started_wall[report.sid] = utc_text(began)
             self._close_orphans(live.observations.get(report.sid, {}), report.epoch)
         self._touch(desk)
@@ -160,7 +161,7 @@ class LiveRoom:
         elif len(seen) < MOST_OBSERVATIONS:
             began = live.started_wall.get(sid)
             at = (
-                utc_text(parse_utc(began) + timedelta(seconds=report.start_90k / 90000))
+                utc_text(parse_utc(began) + timedelta(seconds=report.start_90k / TICKS_PER_S))
                 if began
                 else utc_text(self._clock.wall())
             )

@@ -12,6 +12,7 @@ from appliance.room.accounts import Account, Role
 from appliance.room.core import Room
 from appliance.room.desk import Assessment, DeskState
 from appliance.room.live import LiveDesk, Seen
+from appliance.timecode import TICKS_PER_S
 
 SENTENCE = "An indication is not proof of anything. It says where a person may want to look."  # F068
 COUNTED = (DeskState.RECORDING, DeskState.BREAK_, DeskState.READY, DeskState.AWAITING_APPROVAL)
@@ -94,7 +95,7 @@ def desk_view(room: Room, desk: str, account: Account) -> View:
         "recorded": None
         if report is None
         else {
-            "seconds": report.duration_90k // 90000,
+            "seconds": report.duration_90k // TICKS_PER_S,
             "fragments": report.fragments,
             "leaves": report.leaves,
             "witnessed": report.witnessed,
@@ -160,8 +161,8 @@ def _session(row: sqlite3.Row) -> View:
     policy = parse_policy(json.loads(row["policy"])["body"])
     gaps = [
         {
-            "from_s": start / 90000,
-            "to_s": end / 90000,
+            "from_s": start / TICKS_PER_S,
+            "to_s": end / TICKS_PER_S,
             "cause": cause,
             "kind": kind,
             "unwitnessed": kind == Kind.UNWITNESSED,

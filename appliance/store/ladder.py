@@ -9,7 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 
-TICKS_PER_S = 90_000
+from appliance.timecode import TICKS_PER_S
+
 # Fragments that the measured bitrate covers: a busy minute counts, a busy second does not.
 WINDOW_90K = 60 * TICKS_PER_S
 # The film at half its bitrate still shows a desk at 720p15 (1.2 to 0.6 Mbit/s), and the room lasts twice as long.

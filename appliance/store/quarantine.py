@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from appliance.clock import Clock, utc_text
@@ -33,9 +34,7 @@ class Quarantine:
         original = str(path.relative_to(self._layout.root))
         stem = original.replace("/", "_")
         stored_as, number = stem, 1
-        while (self._layout.quarantine / stored_as).exists() or (
-            self._layout.quarantine / stored_as
-        ).is_symlink():
+        while os.path.lexists(self._layout.quarantine / stored_as):
             number += 1
             stored_as = f"{stem}.{number}"
         with self._transactions.begin(f"quarantine of {original}") as connection:

@@ -14,6 +14,7 @@ from appliance.clock import Clock, utc_text
 from appliance.errors import StoreFailed
 from appliance.evf.errors import EvfError
 from appliance.evf.reader import ScannedRecord, SegmentScan, scan_segment
+from appliance.evf.scan import HOLE
 from appliance.store.database import Transactions
 from appliance.store.durable import FileOps, fdatasync, store_failure, write_file_durably
 from appliance.store.layout import Layout, parse_wrap_name, segment_name
@@ -22,7 +23,6 @@ from appliance.store.rows import RecordPlace, digest_file, finish_segment, inser
 
 # 64 zero bytes in a row do not occur in AES-GCM output (chance 2^-512 at a place): they are a page that the
 # file system had counted but not yet written when the power went.
-_HOLE = bytes(64)
 
 # A purge that has begun is finished by the camera process; its missing files are no gaps.
 _KEPT = "SELECT sid FROM sessions WHERE local_copy = 'there'"
@@ -209,7 +209,7 @@ class _Recovery:
                 (row.sid, row.id),
             ).fetchall()
         acknowledged_bytes = known[-1][0] if known else row.prefix_bytes
-        scan = _scan(path)
+        scan = scan_file(path)
         agreed = 0
         if scan is not None:
             while (
@@ -281,7 +281,8 @@ class _Recovery:
         return [_Row(*values) for values in found]
 
 
-def _scan(path: Path) -> SegmentScan | None:
+def scan_file(path: Path) -> SegmentScan | None:
+    """None when it has no whole header."""
     with path.open("rb") as stream:
         try:
             return scan_segment(stream)
@@ -294,7 +295,7 @@ def _without_holes(path: Path, records: list[ScannedRecord]) -> list[ScannedReco
     with path.open("rb") as stream:
         for record in records:
             stream.seek(record.offset_bytes)
-            if _HOLE in stream.read(record.length_bytes):
+            if HOLE in stream.read(record.length_bytes):
                 break
             whole.append(record)
     return whole

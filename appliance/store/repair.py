@@ -13,17 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.clock import Clock
+from appliance.clock import Clock, utc_text
 from appliance.errors import StoreFailed
-from appliance.evf.errors import EvfError
-from appliance.evf.reader import SegmentScan, scan_segment
 from appliance.store.backup import back_up, backups
 from appliance.store.check import Problem, check_store
 from appliance.store.database import Transactions, connect_writer, hold_lock, schema_version
 from appliance.store.durable import OPERATING_SYSTEM, FileOps, store_failure, write_file_durably
 from appliance.store.layout import Layout, read_uuid
 from appliance.store.quarantine import Quarantine
-from appliance.store.recovery import missing_cause, recover
+from appliance.store.recovery import missing_cause, recover, scan_file
 from appliance.store.rows import digest_file
 from appliance.store.schema import INDEX_STEPS
 
@@ -170,7 +168,7 @@ class _Repair:
                 continue
             if row.size_bytes is not None and not self._is_as_recorded(row):
                 continue
-            scan, leaves = _scan(path), self._leaves(row)
+            scan, leaves = scan_file(path), self._leaves(row)
             if scan is None or [record.leaf for record in scan.records[: len(leaves)]] != leaves:
                 continue
             self._open_again(row, missing_cause(row.name))
@@ -201,7 +199,7 @@ class _Repair:
             path = self._path(row)
             if not path.is_file() or self._certified(row.sid) or self._is_as_recorded(row):
                 continue
-            scan, leaves = _scan(path), self._leaves(row)
+            scan, leaves = scan_file(path), self._leaves(row)
             found = [] if scan is None else [record.leaf for record in scan.records[: len(leaves)]]
             # With all its records, only its header differs: that is no reason to take its word for another digest.
             if found != leaves:
@@ -276,8 +274,8 @@ class _Repair:
             for name in sorted(there - set(rows)):
                 connection.execute(
                     "INSERT INTO quarantine (stored_as, original, reason, moved)"
-                    " VALUES (?, ?, 'found here without a row', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-                    (name, f"quarantine/{name}"),
+                    " VALUES (?, ?, 'found here without a row', ?)",
+                    (name, f"quarantine/{name}", utc_text(self._clock.wall())),
                 )
                 self.say(f"quarantine/{name}", "had no row in index.db and has one now")
             for name in sorted(set(rows) - there):
@@ -335,11 +333,3 @@ class _Repair:
     @staticmethod
     def _files(folder: Path) -> Iterator[Path]:
         return (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-
-
-def _scan(path: Path) -> SegmentScan | None:
-    with path.open("rb") as stream:
-        try:
-            return scan_segment(stream)
-        except EvfError:
-            return None

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from appliance.store.salvage_scan import Damage, FoundRecord
+from appliance.timecode import clock_text
 
 FORMAT = "invigil salvage report"
-_TICKS_PER_S = 90_000
 
 
 @dataclass
@@ -177,7 +177,7 @@ def _session_lines(session: SessionFound) -> Iterator[str]:
 
 
 def _segment_words(segment: SegmentFound) -> str:
-    until = "" if segment.until_90k is None else f", the last begins at {_clock(segment.until_90k)}"
+    until = "" if segment.until_90k is None else f", the last begins at {clock_text(segment.until_90k)}"
     state = "whole" if segment.closed else "damaged" if segment.damage else "without its end record"
     key = "" if segment.key else "; no wrapped key of its epoch and class is here, so it cannot be opened"
     return f"{state}, {segment.records} whole records from its beginning{until}{key}"
@@ -191,8 +191,3 @@ def _manifest_lines(manifest: ManifestFound) -> Iterator[str]:
         yield f"    {name} is not the file that it names"
     if not manifest.approval:
         yield "    no approval is here: invigil archive opens the segments one by one, not the session"
-
-
-def _clock(time_90k: int) -> str:
-    seconds = time_90k // _TICKS_PER_S
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -20,10 +20,8 @@ from appliance.evf.format import (
     RecordKind,
     read_prefix,
 )
+from appliance.evf.scan import HOLE
 from appliance.evf.sframe import encode_header
-
-# As in recovery: 64 zero bytes in a row do not occur in AES-GCM output (chance 2^-512 at a place).
-HOLE = bytes(64)
 
 
 @dataclass(frozen=True)

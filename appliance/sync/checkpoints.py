@@ -22,13 +22,14 @@ from appliance.evidence.checkpoint import (
 )
 from appliance.evidence.merkle import Frontier
 from appliance.protocol import CheckpointMessage, WitnessMessage
+from appliance.timecode import TICKS_PER_S
 
 MAX_LEAVES = 4096  # of one CheckpointMessage: 190 kB, two hours of fragments
 RESEND_S = 5.0  # the controller answers within milliseconds; at this pace a lost answer costs nobody anything
 # While the controller is away a desk says it ever more rarely; a new controller's first word makes it say it at once.
 MAX_RESEND_S = 60.0
 # Two lost answers and a half: until here a late cosignature is the network's ordinary course (FORMAT.md: at most 10 s).
-UNWITNESSED_90K = 30 * 90_000
+UNWITNESSED_90K = 30 * TICKS_PER_S
 
 
 class LeafSource(Protocol):

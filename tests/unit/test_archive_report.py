@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from appliance.archive.cli import app
 from appliance.archive.observations import NOTICE
-from appliance.archive.timecode import clock_text, duration_text, seconds, span_text
 from appliance.archive.timeline import timeline
 from appliance.errors import EvidenceBroken, Refused
 from appliance.evidence.completeness import Kind, Line
 from appliance.protocol import ObservationReport
+from appliance.timecode import clock_text, duration_text, seconds, span_text
 from tests.sessions import (
     CANDIDATE,
     DESK,

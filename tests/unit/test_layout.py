@@ -12,7 +12,7 @@ PARTS = ("camera", "inference", "sync", "room", "archive")
 SHARED = {
     "evf", "store", "evidence",
     "errors", "clock", "config", "policy", "protocol", "service", "hardening", "trust", "frames", "local_link",
-    "picture_quality", "tls",
+    "picture_quality", "tls", "timecode", "command_line",
     "__version__",
 }  # fmt: skip
 MOST_LINES = 400
@@ -47,9 +47,9 @@ def allowed(module: Path) -> set[str] | None:
     if parts[1] == "evf":
         return {"evf"}
     if parts[1] == "evidence":
-        return {"evf", "evidence", "errors", "clock"}
+        return {"evf", "evidence", "errors", "clock", "timecode"}
     if parts[1] == "store":
-        return {"evf", "store", "errors", "clock"}
+        return {"evf", "store", "errors", "clock", "timecode"}
     if parts[1] in PARTS:
         return SHARED | {parts[1]}
     return None

@@ -1,11 +1,24 @@
-"""Passphrases and passwords from a file or a terminal; shared by the command lines."""
+"""What all command lines share: how a group looks, and how a passphrase or password is asked for."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import typer
+
 from appliance.errors import BadInput
+
+
+def command_group(text: str) -> typer.Typer:
+    """A group of commands with one look: plain text, help where no command is given, errors left to `invigil`."""
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
 
 def ask_secret(what: str, file: Path | None, *, twice: bool, whose: str = "") -> str:
