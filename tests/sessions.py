@@ -48,10 +48,10 @@ class Room:
     root_key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     def ca_certificate(self) -> x509.Certificate:
-        return _certificate("Room 2.14 CA", self.ca_key, "Room 2.14 CA", self.ca_key, ca=True)
+        return issue_certificate("Room 2.14 CA", self.ca_key, "Room 2.14 CA", self.ca_key, ca=True)
 
     def device_certificate(self) -> x509.Certificate:
-        return _certificate(DESK, self.device_key, "Room 2.14 CA", self.ca_key, ca=False)
+        return issue_certificate(DESK, self.device_key, "Room 2.14 CA", self.ca_key, ca=False)
 
 
 @functools.cache
@@ -367,7 +367,7 @@ def write_config(root: Path, endpoint: str) -> Path:
     return config
 
 
-def _certificate(
+def issue_certificate(
     subject: str, key: Ed25519PrivateKey, issuer: str, issuer_key: Ed25519PrivateKey, *, ca: bool
 ) -> x509.Certificate:
     return (

@@ -80,9 +80,8 @@ def run_broker(config: RoomConfig, folder: Path) -> subprocess.Popen[bytes]:
 
 def become_broker(config: RoomConfig, folder: Path) -> NoReturn:
     """Replace this process by the broker (for systemd); without `broker_tls` by the demo's. Raises as run_broker."""
-    require_free_port(
-        config.broker_host, config.broker_port
-    )  # first: the files are those of the one that runs
+    # first: the settings on disk are those of the one that runs
+    require_free_port(config.broker_host, config.broker_port)
     if config.broker_tls:
         command = [mosquitto_program(), "-c", str(broker_config(config, folder))]
     else:

@@ -26,9 +26,8 @@ from appliance.timecode import TICKS_PER_S
 
 NO_HALF = "its desk sent none; its software is older than the room's"
 QR_QUIET_MODULES = 4  # ISO/IEC 18004, 9.1
-QR_MODULE_PX = (
-    4  # a whole number, so that all modules are drawn alike; 12 cm for version 22 at 96 dots an inch
-)
+# A whole number, so that all modules are drawn alike; 12 cm for version 22 at 96 dots an inch.
+QR_MODULE_PX = 4
 View = dict[str, Any]
 
 

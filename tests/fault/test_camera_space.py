@@ -22,8 +22,8 @@ from appliance.store.ledger import Ledger
 from appliance.store.recording import RecordingStore
 from appliance.store.space import FIXED_BYTES, required_bytes
 from appliance.store.view import RecordingView
+from tests.camera_recording import CODEC, INIT, Recording
 from tests.manual_clock import ManualClock
-from tests.unit.test_camera_recorder import CODEC, INIT, Recording
 from tests.unit.test_store_builders import OTHER_SID, SID, new_session
 from tests.unit.test_sync_room import Bench
 

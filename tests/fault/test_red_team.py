@@ -26,10 +26,10 @@ from appliance.evf.recipients import RepresentativeKey
 from appliance.evf.sframe import derive_key_and_salt
 from appliance.evf.wraps import open_wrap
 from demo.room import CHECKOUT, DemoRoom, default_desks
+from tests.camera_recording import REPRESENTATIVE
 from tests.loot import EMPTY_PAGE, memory_of
 from tests.red_team import ROLES, closed_segments
 from tests.room import Exam, running_room
-from tests.unit.test_camera_recorder import REPRESENTATIVE
 from tests.windows import windows
 
 pytestmark = pytest.mark.slow
@@ -283,7 +283,7 @@ from appliance.camera.encoder import Fragment
 from appliance.camera.recorder import EpochRecorder
 from appliance.clock import SystemClock
 from appliance.store.recording import RecordingStore
-from tests.unit.test_camera_recorder import CODEC, INIT, RECIPIENTS, REPORT, S
+from tests.camera_recording import CODEC, INIT, RECIPIENTS, REPORT, S
 from tests.unit.test_store_builders import BOOT, new_session
 clock = SystemClock()
 store = RecordingStore(Path(sys.argv[1]), clock)

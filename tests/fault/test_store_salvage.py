@@ -28,9 +28,9 @@ from appliance.store.recording import RecordingStore
 from appliance.store.salvage import salvage_store
 from appliance.store.salvage_report import SalvageReport, SegmentFound
 from appliance.store.salvage_scan import examine_segment
+from tests.camera_recording import INIT, REPRESENTATIVE, Recording
 from tests.manual_clock import ManualClock
 from tests.sessions import SID, Built, Plan, build_session
-from tests.unit.test_camera_recorder import INIT, REPRESENTATIVE, Recording
 from tests.unit.test_store_builders import SID as NODE_SID
 
 FRAGMENTS = 4

@@ -22,9 +22,10 @@ from appliance.local_link import Message
 from appliance.protocol import ObservationReport
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView
+from tests.camera_recording import RECIPIENTS
 from tests.manual_clock import ManualClock
+from tests.troubled_disk import TroubledDisk
 from tests.unit.test_camera_capture import VIDEO, StandIn
-from tests.unit.test_camera_recorder import RECIPIENTS, TroubledDisk
 from tests.unit.test_store_builders import BOOT, SID, new_session
 from tests.unit.test_sync_room import policy
 

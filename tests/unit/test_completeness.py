@@ -20,8 +20,8 @@ from appliance.evidence.completeness import (
     completeness_of,
 )
 from appliance.evidence.manifest import EventLeaf, Gap, LostLeaf, Manifest, SegmentEntry
+from tests.both_verifiers import VERIFIER
 from tests.sessions import RATE, Plan, build_session
-from tests.unit.test_stand_alone_verifier import VERIFIER
 
 EMPTY = Manifest(
     institution="uni-x", exam="e", room="r", desk="d", sid="ab" * 16, candidate_code="C", policy_id="p",

@@ -8,16 +8,15 @@ import os
 from pathlib import Path
 
 import av
-import gpiozero
 import numpy as np
 import pytest
 from gpiozero.pins.mock import MockFactory
 
-from appliance.camera.capture import Capture
 from appliance.camera.encoder import Fragment, FragmentEncoder
 from appliance.camera.inbox import Captured
 from appliance.camera.pictures import Pictures, WatchLease
 from appliance.camera.source import Frame
+from appliance.errors import CameraUnavailable
 from appliance.store.check import check_store
 from appliance.store.ladder import BACK_FACTOR, FAULTS, LIMITS, Ladder, Step
 from appliance.store.recording import RecordingStore
@@ -25,12 +24,13 @@ from appliance.store.reserve import KEPT_FOR_ROWS_BYTES
 from appliance.store.space import required_bytes
 from appliance.store.view import RecordingView
 from tests.manual_clock import ManualClock
-from tests.unit.test_camera_capture import RATE_HZ, VIDEO, StandIn
-from tests.unit.test_camera_recorder import TroubledDisk
+from tests.troubled_disk import TroubledDisk
+from tests.unit.test_camera_capture import RATE_HZ, StandIn, pins
+from tests.unit.test_camera_capture import film as seconds
 from tests.unit.test_camera_session import Bench, bench
 from tests.unit.test_store_builders import SID, new_session
 
-__all__ = ["bench"]
+__all__ = ["bench", "pins"]
 
 S = 90_000
 PLANNED_S = 7200.0
@@ -191,34 +191,32 @@ def test_control_an_encoder_opened_at_another_bitrate_has_another_init() -> None
     assert inits[0] != inits[1]
 
 
-def test_the_capture_thread_takes_the_bitrate_also_after_the_camera_came_back() -> None:
-    factory = MockFactory()
-    gpiozero.Device.pin_factory = factory
-    times = [0.0 + k / RATE_HZ for k in range(31)]
-    desk = StandIn(factory, list(times), [time + 10 for time in times])
-    taken: list[int] = []
-    pictures = Pictures(None, 0.2, None, lambda _jpeg: None)
+def test_the_capture_thread_takes_the_bitrate_also_after_the_camera_came_back(
+    pins: MockFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either camera's encoder, before each of its frames."""
+    desk = StandIn(pins, [*seconds(0, 2), CameraUnavailable("gone")], seconds(10, 2))
+    taken: list[list[int]] = []
 
     class Watched(FragmentEncoder):
+        def __init__(self, *settings: int) -> None:
+            taken.append([])
+            super().__init__(*settings)
+
         def set_bitrate(self, bitrate_bps: int) -> None:
-            taken.append(bitrate_bps)
+            taken[-1].append(bitrate_bps)
             super().set_bitrate(bitrate_bps)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("appliance.camera.capture.FragmentEncoder", Watched)
-        capture = Capture(
-            desk.make_source, desk.light, VIDEO, pictures, lambda ns: ns * 9 // 100_000, desk.put
-        )
-        capture.set_bitrate(100_000)
-        capture.start()
-        assert desk.played.wait(10)
-        capture.ask_to_stop()
-        desk.go_on.set()
-        capture.join(10)
-    assert set(taken) == {100_000}
-    assert any(isinstance(item, Captured) for item in desk.items)
-    factory.reset()
-    gpiozero.Device.pin_factory = None
+    monkeypatch.setattr("appliance.camera.capture.FragmentEncoder", Watched)
+    capture = desk.capture()
+    capture.set_bitrate(100_000)
+    capture.start()
+    assert desk.played.wait(60)
+    capture.ask_to_stop()
+    desk.go_on.set()
+    capture.join(60)
+    assert taken == [[100_000] * 2 * RATE_HZ] * 2
+    assert len(desk.fragments) == 2
 
 
 def test_no_preview_while_room_runs_short() -> None:
