@@ -22,6 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from appliance.inference.models import WHEEL
 from demo.room import CHECKOUT, NODE_ENVIRONMENT, DemoRoom, DeskPlan, wait_until
+from tests.mqtt_client import let_go
 
 INTRUDER = "intruder"
 
@@ -127,8 +128,4 @@ class Intruder:
         wait_until(f"the broker takes {topic}", lambda: last in self._taken, 20)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        if (left := self._client.socket()) is not None:
-            left.close()
-        self._client.on_message = self._client.on_connect = self._client.on_publish = None
+        let_go(self._client)

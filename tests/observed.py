@@ -17,6 +17,7 @@ import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
 from demo.room import DemoRoom, DeskPlan, free_port
+from tests.mqtt_client import let_go
 
 NAME = "ear"
 
@@ -110,9 +111,7 @@ class BrokerEar:
         self._client.loop_start()
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        self._client.on_message = None
+        let_go(self._client)
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self.heard.append(Heard(message.topic, message.payload, message.retain))

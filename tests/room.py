@@ -47,9 +47,9 @@ class Exam:
 
     @classmethod
     def begin(cls, room: DemoRoom, client: ControllerClient, desk: str, code: str, **more: str) -> Exam:
-        wait_until(f"{desk} can start", lambda: room.startable(client, desk), 40)
+        wait_until(f"{desk} can start", lambda: room.startable(client, desk), 60)
         sid = client.post("/api/sessions/start", {"desk": desk, "candidate_code": code, **more})["sid"]
-        wait_until(f"{desk} records", lambda: room.recording(client, desk), 30)
+        wait_until(f"{desk} records", lambda: room.recording(client, desk), 60)
         return cls(room, client, desk, sid)
 
     @contextmanager
@@ -86,12 +86,12 @@ class Exam:
 
     def record_until(self, seconds: float) -> None:
         """Wait until that much of the session's time is durable."""
-        wait_until(f"{seconds:.0f} s durable", lambda: self.durable_90k() >= seconds * 90_000, seconds + 30)
+        wait_until(f"{seconds:.0f} s durable", lambda: self.durable_90k() >= seconds * 90_000, seconds + 60)
 
     def end(self) -> dict[str, Any]:
         """End it and wait for the certificate; returns the end-of-exam row."""
         self.client.post(f"/api/sessions/{self.sid}/end")
-        wait_until("the certificate", lambda: bool(self.client.session(self.sid)["certified"]), 40)
+        wait_until("the certificate", lambda: bool(self.client.session(self.sid)["certified"]), 60)
         return self.client.session(self.sid)
 
     def approve(self) -> None:

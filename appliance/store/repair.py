@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.clock import Clock, utc_text
-from appliance.errors import StoreFailed
+from appliance.errors import NoSpace, StoreFailed
 from appliance.store.backup import back_up, backups
 from appliance.store.check import Problem, check_store
 from appliance.store.database import Transactions, connect_writer, hold_lock, schema_version
@@ -57,7 +57,12 @@ def repair_store(root: Path, clock: Clock, file_ops: FileOps = OPERATING_SYSTEM)
         held.callback(connection.close)
         _require_schema(layout, connection)
         before = set(backups(layout.index_db))
-        kept = back_up(connection, layout.index_db, BACKUP_LABEL, file_ops)
+        try:
+            kept = back_up(connection, layout.index_db, BACKUP_LABEL, file_ops)
+        except NoSpace:
+            raise
+        except StoreFailed as error:  # a damaged table cannot be copied
+            raise StoreFailed(str(error), SALVAGE_HINT) from error
         changes = connection.total_changes
         work = _Repair(layout, connection, file_ops, clock)
         try:

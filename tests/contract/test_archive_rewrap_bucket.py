@@ -107,6 +107,16 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stored]:
     stored.empty()
 
 
+@pytest.fixture
+def forged(rclone: S3Server, tmp_path: Path) -> Iterator[Stored]:
+    """With a re-wrap that is none."""
+    stored = Stored(rclone, BUCKET, build_session(tmp_path / "made", Plan(recipients=(1, 2), fragments=1)))
+    key = object_key(INSTITUTION, EXAM, SID, f"{SID}.r9.evk")
+    stored.client.put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+    yield stored
+    stored.empty()
+
+
 def test_removed_representative_finds_nothing_in_the_storage(stored: Stored, tmp_path: Path) -> None:
     """Not in an older version either. Control: the same search finds the wraps before."""
     before = stored.segments()
@@ -205,14 +215,9 @@ def test_lock_that_does_not_yield_is_said_and_the_new_set_opens(ceph: S3Server, 
     assert openers(built, pulled.folder) == {1, 3}
 
 
-def test_forged_rewrap_in_the_storage_is_left_there(rclone: S3Server, tmp_path: Path) -> None:
-    built = build_session(tmp_path / "made", Plan(recipients=(1, 2), fragments=1))
-    stored = Stored(rclone, BUCKET, built)
-    key = object_key(INSTITUTION, EXAM, SID, f"{SID}.r9.evk")
-    stored.client.put_object(Bucket=BUCKET, Key=key, Body=b"{}")
-    pulled = stored.pull(tmp_path / "pulled")
+def test_forged_rewrap_in_the_storage_is_left_there(forged: Stored, tmp_path: Path) -> None:
+    pulled = forged.pull(tmp_path / "pulled")
     assert pulled.unnamed == (f"{SID}.r9.evk",)
-    assert openers(built, pulled.folder) == {1, 2}
+    assert openers(forged.built, pulled.folder) == {1, 2}
     with pytest.raises(EvidenceBroken, match="is no re-wrap of this session"):
-        rewrap(replace(built, folder=pulled.folder), recipient_set(3, 1), place=stored.place)
-    stored.empty()
+        rewrap(replace(forged.built, folder=pulled.folder), recipient_set(3, 1), place=forged.place)

@@ -29,6 +29,7 @@ from appliance.room.broker import broker_config, run_broker
 from provisioning.ca import RoomAuthority, create_room
 from provisioning.certificates import certificate_pem, private_key_pem
 from provisioning.files import write_file
+from tests.mqtt_client import let_go
 
 ROOM = "room-2.14"
 WAIT_S = 5.0
@@ -92,8 +93,7 @@ class Client:
             return None
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        let_go(self._client)
 
 
 Connect = Callable[..., Client]
@@ -403,8 +403,7 @@ def test_embedded_broker_says_that_it_is_open_and_carries_messages(tmp_path: Pat
                 time.sleep(0.05)
         client.loop_start()
         assert heard.get(timeout=WAIT_S) == b"hello"
-        client.disconnect()
-        client.loop_stop()
+        let_go(client)
     finally:
         process.terminate()
         process.communicate(timeout=WAIT_S)

@@ -22,13 +22,13 @@ from playwright.sync_api import Route, sync_playwright
 
 from appliance.evf import EpochKey, RepresentativeKey, SegmentReader, open_wrap, secret_at
 from appliance.evf.canonical import canonical, parse_canonical
-from appliance.evf.errors import BadKeyFile, BadPassphrase, BadSignature, BadWrap, EvfError, NotARecipient
+from appliance.evf.errors import EvfError
 from appliance.evf.keyfile import load_secret, save_secret
 from appliance.evf.keys import derive_segment_keys
 from appliance.evf.sframe import SframeKey, encode_header
 from appliance.evf.signed import sign_document
 from demo.screens import launch
-from tests.fuzz.javascript import installed_packages, node_program
+from tests.fuzz.javascript import CODES, installed_packages, node_program
 from tests.sessions import PASSPHRASE, Built, Plan, build_session, key_file, observation, representative
 
 pytestmark = pytest.mark.slow
@@ -38,13 +38,6 @@ SOURCE = ROOT / "tests" / "js"
 VECTORS = ROOT / "tests" / "vectors" / "evf1"
 EXPECTED = json.loads((VECTORS / "expected.json").read_text())
 DEVICE = Ed25519PrivateKey.from_private_bytes(bytes(range(96, 128)))
-CODES: dict[type[EvfError], str] = {
-    BadWrap: "bad-wrap",
-    BadSignature: "bad-signature",
-    NotARecipient: "not-a-recipient",
-    BadKeyFile: "bad-key-file",
-    BadPassphrase: "bad-passphrase",
-}
 Job = dict[str, Any]
 Run = Callable[[list[Job]], list[Any]]
 

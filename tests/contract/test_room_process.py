@@ -43,6 +43,7 @@ from appliance.room.broker import run_broker
 from appliance.room.process import run
 from provisioning.ca import create_room
 from provisioning.certificates import certificate_pem, private_key_pem
+from tests.mqtt_client import let_go
 from tests.unit.test_room_kit import PASSWORD, policy_document
 
 ROOM = "room-214"
@@ -97,8 +98,7 @@ class HandDesk:
                 return payload
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        let_go(self._client)
 
 
 def settings(folder: Path, **changes: Any) -> RoomConfig:

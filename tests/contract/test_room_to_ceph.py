@@ -33,7 +33,7 @@ def test_session_reaches_ceph_though_the_sender_is_killed(ceph: S3Server, tmp_pa
         exam.end()
         relay.hold = True
         client.post(f"/api/sessions/{exam.sid}/approve")
-        wait_until("the first bytes are on their way", lambda: relay.connections > 0, 20)
+        wait_until("the first bytes are on their way", lambda: relay.connections > 0, 60)
         room.nodes["desk-1"]["sync"].kill()
         relay.hold = False
         wait_until("synced", lambda: client.session(exam.sid)["state"] == "synced", 60)

@@ -172,7 +172,6 @@ def test_observation_reaches_the_room_also_over_an_outage(node: Node) -> None:
             == {1, 2}
         ),
         "the one made meanwhile",
-        30,
     )
 
 

@@ -380,7 +380,7 @@ def test_control_the_same_services_run(benches: Callable[[], Bench], command: st
         command, [*INVIGIL, *map(str, argv(bench, command))], log, restart=False, env=NODE_ENVIRONMENT
     )
     try:
-        wait_until(command, lambda: port_answers(port) if says is None else says in log.read_text(), 20)
+        wait_until(command, lambda: port_answers(port) if says is None else says in log.read_text(), 60)
     finally:
         code = service.stop()
     assert code == 0

@@ -139,11 +139,11 @@ def test_a_recipient_set_that_cannot_be_used(site: Site, damage: bytes | None) -
     try:
         if damage is not None:
             path.write_bytes(damage)
-        wait_until("not ready", lambda: site.tile(FIRST)["state"] == "preflight", 10)
+        wait_until("not ready", lambda: site.tile(FIRST)["state"] == "preflight", 60)
         site.start_is_refused(FIRST, "recipient-set.json")
     finally:
         path.write_bytes(right)
-    wait_until("control: ready with the right one", lambda: site.tile(FIRST)["state"] == "ready", 10)
+    wait_until("control: ready with the right one", lambda: site.tile(FIRST)["state"] == "ready", 60)
 
 
 def test_a_clock_that_does_not_agree_starts_nothing(site: Site) -> None:
@@ -151,10 +151,10 @@ def test_a_clock_that_does_not_agree_starts_nothing(site: Site) -> None:
     intruder = Intruder(site.room)
     try:
         topic = clock_topic(ROOM)
-        wait_until("the room says its time", lambda: topic in intruder.heard, 10)
+        wait_until("the room says its time", lambda: topic in intruder.heard, 60)
         ahead = utc_text(datetime.now(UTC) + timedelta(seconds=5))
         intruder.say(topic, [json.dumps({**json.loads(intruder.heard[topic]), "at": ahead}).encode()])
-        wait_until("not ready", lambda: site.tile(FIRST)["state"] == "preflight", 10)
+        wait_until("not ready", lambda: site.tile(FIRST)["state"] == "preflight", 60)
         assert "clock" in site.tile(FIRST)["words"]
         site.start_is_refused(FIRST, "s behind the room's")
         for _ in range(8):
@@ -162,7 +162,7 @@ def test_a_clock_that_does_not_agree_starts_nothing(site: Site) -> None:
             intruder.say(topic, [json.dumps({**json.loads(intruder.heard[topic]), "at": now}).encode()])
     finally:
         intruder.close()
-    wait_until("in step again", lambda: site.tile(FIRST)["state"] == "ready", 30)
+    wait_until("in step again", lambda: site.tile(FIRST)["state"] == "ready", 60)
 
 
 def truncated(film: bytes) -> bytes:
@@ -182,15 +182,15 @@ def test_a_clip_that_cannot_be_read(site: Site, damage: bytes | Callable[[bytes]
             site.film.write_bytes(damage(whole) if callable(damage) else damage)
         is_refusal(invigil("inspect", site.film), 4, str(site.film))
         begin_anew(camera)
-        wait_until("not ready", lambda: site.tile(SECOND)["state"] == "preflight", 20)
-        wait_until("the reason", lambda: "clip" in site.tile(SECOND)["words"], 10)
+        wait_until("not ready", lambda: site.tile(SECOND)["state"] == "preflight", 60)
+        wait_until("the reason", lambda: "clip" in site.tile(SECOND)["words"], 60)
         pid = camera.pid
         site.start_is_refused(SECOND, "clip")
         assert (camera.running, camera.pid) == (True, pid)
     finally:
         site.film.write_bytes(whole)
         begin_anew(camera)
-    wait_until("control: ready with the whole film", lambda: site.tile(SECOND)["state"] == "ready", 20)
+    wait_until("control: ready with the whole film", lambda: site.tile(SECOND)["state"] == "ready", 60)
 
 
 def begin_anew(process: Supervised) -> None:
@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up_and_models_that_are_not_the_pinned_ones(
     """The recording survives both: it goes on in the room that it reserved (F146), with no gap, and opens."""
     exam = Exam.begin(site.room, client, SECOND, "code-d")
     inference = site.room.nodes[SECOND]["inference"]
-    wait_until("the model process has ended", lambda: not inference.running, 20)
+    wait_until("the model process has ended", lambda: not inference.running, 60)
     said = [line for line in site.log(f"{SECOND}-inference").splitlines() if line.startswith("invigil: ")]
     assert inference.stop() == 8
     assert "iris_landmark.tflite is not the pinned one" in said[-2]
@@ -270,7 +270,7 @@ def test_a_storage_that_is_away_or_refuses_keeps_the_session_released(
     credentials.write_text('access_key_id = "demo-controller"\nsecret_access_key = "wrong"\n')
     room.controller.kill()
     room.storage.bring_back()
-    wait_until("the controller is back", lambda: answers(client), 20)
+    wait_until("the controller is back", lambda: answers(client), 60)
     room.nodes[FIRST]["sync"].kill()  # a new one asks at once, this one in a quarter of a minute
     site.waits_for_words("(403)")
     assert client.session(exam.sid)["state"] in {"released", "syncing"}
@@ -280,7 +280,7 @@ def test_a_storage_that_is_away_or_refuses_keeps_the_session_released(
     credentials.write_text(right)
     shutil.copy(credentials, room.root / "keys" / credentials.name)
     room.controller.kill()
-    wait_until("the controller is back", lambda: answers(client), 20)
+    wait_until("the controller is back", lambda: answers(client), 60)
     wait_until("synced", lambda: client.session(exam.sid)["state"] in {"synced", "purged"}, 60)
     assert exam.sid in invigil("archive", "list", "--config", room.archive_toml).out
     pulled = invigil(

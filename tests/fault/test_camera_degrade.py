@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,15 +26,14 @@ LEFT_BYTES = 10 << 20
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """A desk whose store stands on a file system of 32 MB."""
-    run_dir = Path(tempfile.mkdtemp(prefix="invigil-", dir="/dev/shm"))
     mount = tmp_path / "store"
     mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32M", "tmpfs", str(mount)], check=True)
-    made = Node(tmp_path, run_dir, f"clip:{CLIPS / 'single_face.mp4'}")
-    yield made
-    made.close()
-    subprocess.run(["umount", "--lazy", str(mount)], check=True)
-    shutil.rmtree(run_dir)
+    with tempfile.TemporaryDirectory(prefix="invigil-", dir="/dev/shm") as memory, ExitStack() as given_back:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32M", "tmpfs", str(mount)], check=True)
+        given_back.callback(subprocess.run, ["umount", "--lazy", str(mount)], check=True)
+        made = Node(tmp_path, Path(memory), f"clip:{CLIPS / 'single_face.mp4'}")
+        given_back.callback(made.close)
+        yield made
 
 
 def begun_by_an_earlier_life(node: Node) -> None:

@@ -109,7 +109,7 @@ def test_each_fault_of_the_picture_is_found_named_and_told_while_the_recording_g
         told.update(facts["faults"] if facts else [])
         return node.covered_s >= 21.5
 
-    until(listen, "21.5 s durable", 60)
+    until(listen, "21.5 s durable", 120)
     node.end()
     found = {body["finding"]: (body["from_90k"] / S, body["to_90k"] / S) for body in events(node, "picture")}
     assert found.keys() == EXPECTED_S.keys()

@@ -68,7 +68,7 @@ appliance.camera.v4l2.V4l2Camera = Device
 """
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     ends = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < ends, f"never saw: {what}"
@@ -103,7 +103,7 @@ class Node:
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -141,7 +141,7 @@ class Node:
         return 0.0 if newest is None else newest.time_90k_end / S
 
     def records(self, seconds: float) -> None:
-        until(lambda: self.covered_s >= seconds, f"{seconds:.1f} s durable", seconds + 20)
+        until(lambda: self.covered_s >= seconds, f"{seconds:.1f} s durable", seconds + 60)
 
     def record_more(self, seconds: float) -> None:
         """So much from now on, whatever lies between."""

@@ -201,16 +201,14 @@ def test_two_machines_under_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
         room.page.post(f"/api/sessions/{sid}/end")
         room.pump("the end's order", lambda: node.ledger.is_ended(sid), 60, pace=60)
-        second.sync.close()
         room.nodes.remove(second)
+        second.close()
         node.finish()
         room.pump("the certificate", lambda: room.page.session(sid)["certified"], 60, pace=60)
         assert node.view.gaps(sid) == []
         assert node.view.totals(sid).fragments == 1815
         room.pass_time(1300)
         room.pump("calm again", lambda: words not in room.needs(), pace=5)
-        second._local.close()
-        second.store.close()
 
 
 def test_control_a_desk_that_is_started_anew_is_one_machine(

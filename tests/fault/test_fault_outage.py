@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -131,12 +132,12 @@ def test_eight_hours_without_the_storage(tmp_path: Path, rclone: S3Server) -> No
         assert room.page.session(sid)["state"] == "released"
         assert {row.state for row in node.ledger.uploads(sid)} == {"waiting"}
 
-        storage = MisbehavingStorage(int(rclone.endpoint.rsplit(":", 1)[1]), port=away)
-        room.pump("synced", lambda: room.page.session(sid)["state"] == "synced", pace=20)
-        assert "sending waits" not in room.needs()
-        names = {row.name for row in node.ledger.uploads(sid)}
-        assert dict(storage.stored) == dict.fromkeys(names, 1)
-        storage.close()
+        target = int(rclone.endpoint.rsplit(":", 1)[1])
+        with closing(MisbehavingStorage(target, port=away)) as storage:
+            room.pump("synced", lambda: room.page.session(sid)["state"] == "synced", pace=20)
+            assert "sending waits" not in room.needs()
+            names = {row.name for row in node.ledger.uploads(sid)}
+            assert dict(storage.stored) == dict.fromkeys(names, 1)
 
 
 def test_a_desk_asks_ever_more_rarely_while_nobody_answers() -> None:

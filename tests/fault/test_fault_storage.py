@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from appliance.sync.sender import Sender
+from appliance.clock import utc_text
+from appliance.protocol import Grant, Grants, ObjectFacts
+from appliance.sync.sender import Outcome, PutDone, Sender
+from appliance.sync.uploader import Upload, UploadFile
 from tests.misbehaving import MisbehavingStorage
 from tests.simulated_room import Node, SimulatedRoom, simulated_room
 from tests.storages import BUCKET, S3Server
+from tests.unit.test_store_builders import SID
+from tests.unit.test_sync_room import DESK, POLICY, ROOM, policy
 
 pytestmark = pytest.mark.slow
 
 FRAGMENT_BYTES = 60_000
-TIMEOUT_S = 0.5
-STUCK_S = 1.5
+TIMEOUT_S = 1.0
+STUCK_S = 3.0
 
 
 @pytest.fixture
-def storage(rclone: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingStorage]:
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a storage that is silent; others answer when this machine lets them."""
     monkeypatch.setattr(
         Sender.__init__, "__kwdefaults__", {"tls": None, "transport": None, "timeout_s": TIMEOUT_S}
     )
+
+
+@pytest.fixture
+def storage(rclone: S3Server) -> Iterator[MisbehavingStorage]:
     made = MisbehavingStorage(int(rclone.endpoint.rsplit(":", 1)[1]), STUCK_S)
     yield made
     made.close()
@@ -52,9 +63,17 @@ def state(room: SimulatedRoom, sid: str) -> str:
     return str(room.page.session(sid)["state"])
 
 
+def half_an_hour(room: SimulatedRoom, node: Node) -> None:
+    """Passes in less than a second."""
+    for _ in range(30):
+        room.pass_time(60)
+        node.turn(0.02)
+
+
 def test_every_trouble_is_named_retried_with_patience_and_overcome(
-    storage: MisbehavingStorage, rclone: S3Server, tmp_path: Path
+    storage: MisbehavingStorage, short_patience: None, rclone: S3Server, tmp_path: Path
 ) -> None:
+    """How patiently: `test_a_broken_storage_is_tried_ever_more_rarely`."""
     with certified(tmp_path, storage, rclone) as (room, node, sid):
         storage.mode = "forbidden"
         approve(room, sid)
@@ -70,12 +89,8 @@ def test_every_trouble_is_named_retried_with_patience_and_overcome(
             assert state(room, sid) in ("released", "syncing")
         storage.mode = "broken"
         room.pump("again 500", lambda: "storage answered 500" in room.technical(), pace=30)
+        half_an_hour(room, node)
         before = storage.attempts.total()
-        for _ in range(60):
-            room.pass_time(10)
-            node.turn(0.02)
-        tries = storage.attempts.total() - before
-        assert tries <= 4 * len(node.ledger.uploads(sid)) * 10, "ten minutes, a round a minute at the most"
         room.pump("and it is tried again", lambda: storage.attempts.total() > before, pace=30)
         storage.mode = "ok"
         room.pump("synced", lambda: state(room, sid) == "synced", pace=30)
@@ -95,6 +110,34 @@ def test_every_trouble_is_named_retried_with_patience_and_overcome(
             )
 
 
+@pytest.mark.parametrize(
+    ("outcome", "seconds"),
+    [
+        (Outcome.LATER, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]),
+        (Outcome.FORBIDDEN, [0, 60, 120, 180, 240]),
+        (Outcome.SENT, list(range(300))),  # control: what moves is asked about at once
+    ],
+)
+def test_a_broken_storage_is_tried_ever_more_rarely(outcome: Outcome, seconds: list[int]) -> None:
+    """Five minutes in which every PUT ends so: 1, 2, 4 … seconds between the rounds, never more than a minute."""
+    url = f"{POLICY['storage'][0]['endpoint']}/x"
+    facts = [ObjectFacts(name=f"0-video-{n}.evf", size_bytes=1, md5="", sha256="ab" * 32) for n in range(3)]
+    upload = Upload(ROOM, DESK, SID, policy(), [UploadFile(each, b"x") for each in facts], {})
+    asked = []
+    for second in range(300):
+        now = second * 10**9
+        request = upload.step(now)
+        if request is None:
+            continue
+        asked.append(second)
+        issued = utc_text(datetime.fromtimestamp(second, UTC))
+        each_one = tuple(Grant(name=each.name, url=url, headers={}) for each in request.objects)
+        jobs, _ = upload.granted(Grants(room=ROOM, desk=DESK, sid=SID, issued=issued, grants=each_one), now)
+        for job in jobs:
+            upload.done(PutDone(SID, job.round_number, job.facts.name, outcome, "so"), now)
+    assert asked == seconds
+
+
 def test_control_a_healthy_bucket_takes_each_file_at_once(
     storage: MisbehavingStorage, rclone: S3Server, tmp_path: Path
 ) -> None:
@@ -103,9 +146,7 @@ def test_control_a_healthy_bucket_takes_each_file_at_once(
         storage.mode = "broken"
         approve(room, sid)
         room.pump("named", lambda: "storage answered 500" in room.technical(), pace=30)
-        for _ in range(30):
-            room.pass_time(60)
-            node.turn(0.02)
+        half_an_hour(room, node)
         assert state(room, sid) in ("released", "syncing")
         assert not storage.stored
         storage.mode = "ok"
@@ -129,9 +170,7 @@ def test_one_altered_file_is_set_aside_named_and_not_sent(
         others = {row.name for row in node.ledger.uploads(sid)} - {"0-video-1.evf", "manifest.json"}
         room.pump("the others", lambda: set(storage.stored) == others, pace=30)
         asked = storage.attempts.total()
-        for _ in range(30):
-            room.pass_time(60)
-            node.turn(0.02)
+        half_an_hour(room, node)
         assert storage.attempts.total() == asked, "something is sent again and again"
         assert "0-video-1.evf" not in storage.attempts, "altered bytes left the desk"
         assert "manifest.json" not in storage.stored, "the storage would claim a whole session"

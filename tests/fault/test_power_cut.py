@@ -42,6 +42,7 @@ def test_a_disk_that_reorders_its_writes_loses_nothing_that_was_acknowledged(tmp
     assert states.lost == states.wrong == states.unmountable == []
     assert states.states == STATES
     assert states.flushes > 50
+    assert states.dropped > 0
     assert states.acknowledged > 20
 
 

@@ -43,9 +43,9 @@ def test_killed_inference_costs_no_frame(exam: Exam) -> None:
     exam.record_until(4)
     inference = exam.room.nodes["desk-1"]["inference"]
     inference.hold_down()
-    wait_until("the room says so", lambda: assessing(exam) is False, 15)
+    wait_until("the room says so", lambda: assessing(exam) is False, 60)
     inference.bring_back()
-    wait_until("assessed again", lambda: assessing(exam) is True, 20)
+    wait_until("assessed again", lambda: assessing(exam) is True, 60)
     ended = exam.end()
     assert ended["complete"]
     assert ended["gaps"] == []
@@ -92,7 +92,7 @@ def test_killed_room_parts_cost_nothing(exam: Exam, part: str) -> None:
     time.sleep(3)
     process.bring_back()
     exam.record_until(session_now_90k(exam) / 90_000 + 2)
-    wait_until("the room sees the desk again", lambda: room_sees(exam), 30)
+    wait_until("the room sees the desk again", lambda: room_sees(exam), 60)
     ended = exam.end()
     assert ended["gaps"] == []
     assert ended["complete"]
@@ -108,9 +108,9 @@ def test_restarted_controller_gets_the_observations_back(room: DemoRoom, client:
     wait_until("something is observed", lambda: bool(observed(exam)), 60)
     assert room.controller is not None
     room.controller.kill()
-    wait_until("the controller forgets", lambda: not port_answers(room.http_port), 5, poll_s=0.01)
-    wait_until("the controller is back", lambda: port_answers(room.http_port), 20)
-    wait_until("it knows again", lambda: "nobody seen at the desk" in observed(exam), 20)
+    wait_until("the controller forgets", lambda: not port_answers(room.http_port), 60, poll_s=0.01)
+    wait_until("the controller is back", lambda: port_answers(room.http_port), 60)
+    wait_until("it knows again", lambda: "nobody seen at the desk" in observed(exam), 60)
     exam.end()
 
 
@@ -123,6 +123,8 @@ def assessing(exam: Exam) -> bool:
 
 
 def room_sees(exam: Exam) -> bool:
+    if not port_answers(exam.room.http_port):
+        return False
     tile = exam.client.tile("desk-1")
     return bool(tile["link"] == "live" and tile["state"] == "recording")
 

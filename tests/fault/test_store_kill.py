@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 from appliance.evf import RecordKind, scan_segment
@@ -15,64 +14,9 @@ from appliance.store.check import check_store
 from appliance.store.durable import FileOps
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView
+from tests.killed_at import KilledAt, how_they_ended, lives
 from tests.manual_clock import ManualClock
 from tests.unit.test_store_builders import FRAGMENT_90K, SID, Desk
-
-ROOT = Path(__file__).resolve().parents[2]
-MOST_STEPS = 400
-
-
-class KilledAt(FileOps):
-    """Kills its own process just before the n-th step (from 1); a write dies with half of its bytes written."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def _reached(self) -> bool:
-        self._left -= 1
-        return self._left == 0
-
-    def _step(self) -> None:
-        if self._reached():
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def overwrite(self, path: Path) -> int:
-        self._step()
-        return super().overwrite(path)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        if self._reached():
-            super().write(fd, data[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().write(fd, data)
-
-    def fdatasync(self, fd: int) -> None:
-        self._step()
-        super().fdatasync(fd)
-
-    def fsync(self, fd: int) -> None:
-        self._step()
-        super().fsync(fd)
-
-    def truncate(self, fd: int, size_bytes: int) -> None:
-        self._step()
-        super().truncate(fd, size_bytes)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._step()
-        super().rename(source, target)
-
-    def make_dir(self, path: Path) -> None:
-        self._step()
-        super().make_dir(path)
-
-    def commit(self, connection: sqlite3.Connection) -> None:
-        self._step()
-        super().commit(connection)
 
 
 class NeverWrites(KilledAt):
@@ -112,53 +56,26 @@ def record_an_exam(root: Path, file_ops: FileOps, acknowledged: int) -> None:
 def leave_killed_writers(folder: Path, control: bool) -> None:
     """In a process of its own: fork one writer a step until one lives to the end; prints how each ended."""
     RecordingStore(folder / "imports-everything-once", ManualClock()).close()
-    ended: list[int] = []
-    for step in range(1, 2 if control else MOST_STEPS):
-        pid = os.fork()
-        if pid == 0:
-            acknowledged = os.open(folder / f"{step}.acknowledged", os.O_WRONLY | os.O_CREAT)
-            record_an_exam(folder / str(step), NeverWrites(0) if control else KilledAt(step), acknowledged)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        ended.append(status)
-        if status != -signal.SIGKILL:
-            break
-    print(json.dumps(ended))
+
+    def live(step: int) -> None:
+        acknowledged = os.open(folder / f"{step}.acknowledged", os.O_WRONLY | os.O_CREAT)
+        record_an_exam(folder / str(step), NeverWrites(0) if control else KilledAt(step), acknowledged)
+
+    print(json.dumps(list(lives(live))))
 
 
-def leave_killed_recoveries(root: Path) -> None:
-    """In a process of its own: start the store, killing it at step 1, 2, 3 …, until a start lives."""
-    ended: list[int] = []
-    for step in range(1, MOST_STEPS):
-        pid = os.fork()
-        if pid == 0:
-            RecordingStore(root, ManualClock(), KilledAt(step)).close()
-            os._exit(0)
-        ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        if ended[-1] != -signal.SIGKILL:
-            break
-    print(json.dumps(ended))
+def leave_killed_recoveries(folder: Path) -> None:
+    """In a process of its own: a start of one copy of the store a step, killed there; prints how each ended."""
 
+    def live(step: int) -> None:
+        root = Path(shutil.copytree(folder / "damaged", folder / str(step)))
+        RecordingStore(root, ManualClock(), KilledAt(step)).close()
 
-def how_they_ended(call: str, module: str = "test_store_kill") -> list[int]:
-    """Exit codes of the processes that a function of a fault test leaves behind, called in a process of its own."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"from pathlib import Path; from tests.fault import {module} as t; t.{call}",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout)
+    print(json.dumps(list(lives(live))))
 
 
 def killed_writers(folder: Path, control: bool = False) -> list[int]:
-    return how_they_ended(f"leave_killed_writers(Path({str(folder)!r}), {control})")
+    return how_they_ended(f"leave_killed_writers(Path({str(folder)!r}), {control})", "test_store_kill")
 
 
 def on_disk(root: Path) -> set[bytes]:
@@ -229,7 +146,7 @@ def test_control_a_writer_that_drops_bytes_is_noticed(tmp_path: Path) -> None:
 
 def test_recovery_killed_at_every_step_is_simply_done_again(tmp_path: Path) -> None:
     """A torn tail, a segment without a row, a damaged one and a stranger, though each start dies one step later."""
-    desk = Desk(tmp_path)
+    desk = Desk(tmp_path / "damaged")
     desk.begin()
     video, log, audio = desk.segment(), desk.segment("log", "log"), desk.segment("audio")
     video.put(RecordKind.FRAGMENT, 900, 0)
@@ -251,11 +168,15 @@ def test_recovery_killed_at_every_step_is_simply_done_again(tmp_path: Path) -> N
     connection.commit()
     connection.close()
 
-    ended = how_they_ended(f"leave_killed_recoveries(Path({str(tmp_path)!r}))")
-    assert ended[-1] == 0
-    assert ended.count(-signal.SIGKILL) >= 8
-    assert lost(tmp_path, [*video.acknowledged, whole.leaf, event.leaf]) == []
-    kept = {path.read_bytes() for path in layout.quarantine.iterdir()}
-    assert {bytes(damaged), b"unknown"} <= kept
-    problems = {p.where for p in check_store(tmp_path) if not p.where.startswith("quarantine/")}
-    assert problems == {f"segments/{SID}/0-audio-0.evf"}  # its acknowledged record is gone, and stays named
+    ended = how_they_ended(f"leave_killed_recoveries(Path({str(tmp_path)!r}))", "test_store_kill")
+    assert ended == [-signal.SIGKILL] * (len(ended) - 1) + [0]
+    assert len(ended) > 20
+    for step in range(1, len(ended) + 1):
+        root = tmp_path / str(step)
+        RecordingStore(root, ManualClock()).close()
+        assert lost(root, [*video.acknowledged, whole.leaf, event.leaf]) == [], f"step {step}"
+        kept = {path.read_bytes() for path in (root / "quarantine").iterdir()}
+        assert {bytes(damaged), b"unknown"} <= kept, f"step {step}"
+        problems = {p.where for p in check_store(root) if not p.where.startswith("quarantine/")}
+        # Its acknowledged record is gone, and stays named.
+        assert problems == {f"segments/{SID}/0-audio-0.evf"}, f"step {step}"

@@ -16,7 +16,7 @@ from appliance.store import backup, database
 from appliance.store.backup import backups
 from appliance.store.database import connect_writer, migrate
 from appliance.store.durable import FileOps
-from tests.fault.test_store_kill import MOST_STEPS, KilledAt, how_they_ended
+from tests.killed_at import KilledAt, how_they_ended, lives
 
 ROWS = 400
 
@@ -53,20 +53,15 @@ def leave_killed_migrations(folder: Path, control: bool) -> None:
     """In a process of its own: one migration a step until one lives to the end; prints how each ended."""
     (folder / "old").mkdir()
     old_database(folder / "old/a.db")
-    ended: list[int] = []
-    for step in range(1, MOST_STEPS):
+
+    def live(step: int) -> None:
         path = Path(shutil.copytree(folder / "old", folder / str(step))) / "a.db"
-        pid = os.fork()
-        if pid == 0:
-            if control:
-                write_backups_straight_under_their_name()
-            work = Migration(step)
-            migrate(path, (first, work.second), work.file_ops)
-            os._exit(0)
-        ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        if ended[-1] != -signal.SIGKILL:
-            break
-    print(json.dumps(ended))
+        if control:
+            write_backups_straight_under_their_name()
+        work = Migration(step)
+        migrate(path, (first, work.second), work.file_ops)
+
+    print(json.dumps(list(lives(live))))
 
 
 def write_backups_straight_under_their_name() -> None:

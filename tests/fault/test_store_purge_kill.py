@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
+from contextlib import closing
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +16,7 @@ from appliance.store.check import check_store
 from appliance.store.purge import PURPOSE
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView
-from tests.fault.test_store_kill import MOST_STEPS, KilledAt, how_they_ended
+from tests.killed_at import KilledAt, how_they_ended, lives
 from tests.manual_clock import ManualClock
 from tests.unit.test_store_builders import FRAGMENT_90K, OTHER_SID, SID, Desk
 
@@ -24,16 +24,12 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"\x03" * 32)
 
 
 class KilledAtPurge(KilledAt):
-    """Also dies before an unlink; counts from `armed` on, when the store has started."""
+    """Counts from `armed` on, when the store has started."""
 
     armed = False
 
     def _reached(self) -> bool:
         return self.armed and super()._reached()
-
-    def unlink(self, path: Path) -> None:
-        self._step()
-        super().unlink(path)
 
 
 def sign(body: dict[str, object]) -> dict[str, object]:
@@ -53,40 +49,50 @@ def two_sessions(root: Path) -> None:
     desk.store.close()
 
 
-def leave_killed_purges(folder: Path) -> None:
+def leave_killed_purges(folder: Path, control: bool) -> None:
     """In a process of its own: one store a step, its purge killed before that step; prints how each ended."""
     two_sessions(folder / "whole")
-    ended: list[int] = []
-    for step in range(1, MOST_STEPS):
-        shutil.copytree(folder / "whole", folder / str(step))
-        pid = os.fork()
-        if pid == 0:
-            disk = KilledAtPurge(step)
-            store = RecordingStore(folder / str(step), ManualClock(), disk)
-            disk.armed = True
-            store.purge(SID, "test", sign)
-            os._exit(0)
-        ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        if ended[-1] != -signal.SIGKILL:
-            break
-    print(json.dumps(ended))
+
+    def live(step: int) -> None:
+        root = Path(shutil.copytree(folder / "whole", folder / str(step)))
+        disk = KilledAtPurge(step)
+        store = RecordingStore(root, ManualClock(), disk)
+        disk.armed = True
+        if control:
+            remove_what_it_finds_in_any_order(root, disk)
+        store.purge(SID, "test", sign)
+
+    print(json.dumps(list(lives(live))))
+
+
+def remove_what_it_finds_in_any_order(root: Path, disk: KilledAtPurge) -> None:
+    """Negative control: the session's files are gone before the mark says so, and segments before their wraps."""
+    for path in (*root.glob(f"segments/{SID}/*"), *root.glob(f"wraps/{SID}.*")):
+        disk.unlink(path)
+
+
+def out_of_order(root: Path) -> str | None:
+    """What a killed purge may not leave, in words."""
+    wraps, segments = list(root.glob(f"wraps/{SID}.*")), list(root.glob(f"segments/{SID}/*.evf"))
+    if wraps and len(segments) < 2:
+        return "a segment is gone before its wrap"
+    with closing(RecordingView(root)) as view:
+        if SID not in view.purged() and (len(wraps), len(segments)) != (1, 2):
+            return "a file is gone before the mark"
+    return None
 
 
 def test_a_purge_killed_at_each_step_is_finished_at_the_next_start(tmp_path: Path) -> None:
-    code = f"import tests.fault.test_store_purge_kill as p; p.leave_killed_purges(Path({str(tmp_path)!r}))"
-    ended = how_they_ended(f"os; {code}")
+    ended = how_they_ended(f"leave_killed_purges(Path({str(tmp_path)!r}), False)", "test_store_purge_kill")
     assert ended[-1] == 0
     assert set(ended[:-1]) == {-signal.SIGKILL}
     assert len(ended) >= 12, "mark, wrap, directory, segments, directories, receipt, rows"
     untouched, half_way = 0, 0
     for step in range(1, len(ended) + 1):
         root = tmp_path / str(step)
-        wraps = list(root.glob(f"wraps/{SID}.*"))
-        segments = list(root.glob(f"segments/{SID}/*.evf"))
+        assert out_of_order(root) is None, f"step {step}"
         view = RecordingView(root)
-        assert not wraps or len(segments) == 2, "wraps go before segments"
         marked = SID in view.purged()
-        assert marked or (len(wraps), len(segments)) == (1, 2), "nothing goes before the mark"
         assert check_store(root) == [], f"step {step}"
 
         store = RecordingStore(root, ManualClock())
@@ -109,3 +115,9 @@ def test_a_purge_killed_at_each_step_is_finished_at_the_next_start(tmp_path: Pat
         assert check_store(root) == [], f"step {step}"
     assert untouched >= 1
     assert half_way >= 10
+
+
+def test_control_files_that_go_in_any_order_are_noticed(tmp_path: Path) -> None:
+    ended = how_they_ended(f"leave_killed_purges(Path({str(tmp_path)!r}), True)", "test_store_purge_kill")
+    found = {out_of_order(tmp_path / str(step)) for step in range(1, len(ended) + 1)}
+    assert found == {None, "a segment is gone before its wrap", "a file is gone before the mark"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -12,10 +10,11 @@ from pathlib import Path
 from appliance.evf import RecordKind
 from appliance.store.recording import RecordingStore
 from appliance.store.repair import repair_store
-from tests.fault.test_store_kill import MOST_STEPS, KilledAt, how_they_ended
+from tests.killed_at import KilledAt, how_they_ended, lives
 from tests.manual_clock import ManualClock
 from tests.unit.test_store_builders import FRAGMENT_90K, SID, Desk
 from tests.unit.test_store_check import flip
+from tests.unit.test_store_repair import bytes_of
 
 BACK, CHANGED, LONGER = (f"segments/{SID}/0-video-{number}.evf" for number in range(3))
 
@@ -39,50 +38,52 @@ def damaged_store(root: Path) -> None:
     (root / "segments/stray").write_bytes(b"stray")
 
 
-def leave_killed_repairs(root: Path) -> None:
-    """In a process of its own: kill the repair at step 1, 2, 3 … of the same store until one lives."""
-    ended: list[int] = []
-    kept: list[bool] = []
-    before = digests(root)
-    for step in range(1, MOST_STEPS):
-        pid = os.fork()
-        if pid == 0:
-            repair_store(root, ManualClock(), KilledAt(step))
-            os._exit(0)
-        ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        kept.append(before <= digests(root))
-        if ended[-1] != -signal.SIGKILL:
-            break
-    print(json.dumps([*ended, all(kept)]))
+def leave_killed_repairs(folder: Path, control: bool) -> None:
+    """In a process of its own: one copy of the damaged store a step, its repair killed there; prints how each ended."""
+    disk = MovesByHand if control else KilledAt
+
+    def live(step: int) -> None:
+        root = Path(shutil.copytree(folder / "damaged", folder / str(step)))
+        repair_store(root, ManualClock(), disk(step))
+
+    print(json.dumps(list(lives(live))))
 
 
-def digests(root: Path) -> set[str]:
-    """Of every file that is no database's."""
-    return {
-        hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.rglob("*")
-        if path.is_file() and ".db" not in path.name
-    }
+class MovesByHand(KilledAt):
+    """Negative control: takes a file from where it stands before it writes it where it should be."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        data = source.read_bytes()
+        source.unlink()
+        self._step()
+        target.write_bytes(data)
+
+
+def killed_repairs(folder: Path, control: bool = False) -> list[Path]:
+    """What each left of the store in `folder / "damaged"`; the last was not killed."""
+    call = f"leave_killed_repairs(Path({str(folder)!r}), {control})"
+    ended = how_they_ended(call, "test_store_repair_kill")
+    assert ended == [-signal.SIGKILL] * (len(ended) - 1) + [0]
+    return [folder / str(step) for step in range(1, len(ended) + 1)]
 
 
 def test_a_repair_killed_at_every_step_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    damaged_store(tmp_path / "calm")
-    shutil.copytree(tmp_path / "calm", tmp_path / "killed")
-    calm = repair_store(tmp_path / "calm", ManualClock())
-    *ended, kept = how_they_ended(
-        f"leave_killed_repairs(Path({str(tmp_path / 'killed')!r}))", "test_store_repair_kill"
-    )
-    assert ended[-1] == 0
-    assert ended.count(-signal.SIGKILL) == len(ended) - 1 >= 15
-    assert kept, "every file as it was found is somewhere after each kill"
-    again = repair_store(tmp_path / "killed", ManualClock())
-    assert again.done == []
-    lost = [problem for problem in again.left if not problem.set_aside]
-    assert lost == [problem for problem in calm.left if not problem.set_aside] != []
+    damaged_store(tmp_path / "damaged")
+    as_found = bytes_of(tmp_path / "damaged")
+    killed = killed_repairs(tmp_path)
+    assert len(killed) > 25
+    calm = repair_store(killed[-1], ManualClock()).left
+    lost = [problem for problem in calm if not problem.set_aside]
+    assert lost != []
+    for step, root in enumerate(killed[:-1], start=1):
+        assert as_found <= bytes_of(root), f"step {step}: every file as it was found is somewhere"
+        left = repair_store(root, ManualClock()).left
+        assert as_found <= bytes_of(root), f"step {step}"
+        assert [problem for problem in left if not problem.set_aside] == lost, f"step {step}"
+        assert repair_store(root, ManualClock()).done == [], f"step {step}"
 
 
-def test_control_a_file_that_is_gone_is_noticed(tmp_path: Path) -> None:
-    damaged_store(tmp_path)
-    before = digests(tmp_path)
-    (tmp_path / LONGER).unlink()
-    assert not before <= digests(tmp_path)
+def test_control_a_move_that_a_kill_can_halve_is_noticed(tmp_path: Path) -> None:
+    damaged_store(tmp_path / "damaged")
+    as_found = bytes_of(tmp_path / "damaged")
+    assert not all(as_found <= bytes_of(root) for root in killed_repairs(tmp_path, control=True))

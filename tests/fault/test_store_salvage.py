@@ -62,19 +62,15 @@ def salvaged(store: Path, out: Path) -> SalvageReport:
     return salvage_store(store, out, ManualClock())
 
 
+def opening(made: Built, command: str, what: Path, film: Path) -> Result:
+    """`invigil archive open` or `open-salvaged` with the representative's key."""
+    keys = ["--key", str(made.key), "--passphrase-file", str(made.passphrase)]
+    more = ["--config", str(made.config), "--out", str(film)]
+    return CliRunner().invoke(archive, [command, str(what), *keys, *more])
+
+
 def opened(made: Built, out: Path, film: Path) -> Result:
-    arguments = [
-        "--key",
-        made.key,
-        "--passphrase-file",
-        made.passphrase,
-        "--config",
-        made.config,
-        "--out",
-        film,
-    ]
-    folder = str(out / "sessions" / SID)
-    return CliRunner().invoke(archive, ["open-salvaged", folder, *(str(each) for each in arguments)])
+    return opening(made, "open-salvaged", out / "sessions" / SID, film)
 
 
 def seconds(film: Path) -> list[int]:
@@ -142,17 +138,7 @@ def test_each_salvaged_segment_opens_with_the_ordinary_command(
     salvaged(store, tmp_path / "out")
     lone = tmp_path / "out/sessions" / SID / "segments/1-video-0.evf"
     film = tmp_path / "lone.mp4"
-    arguments = [
-        "--key",
-        made.key,
-        "--passphrase-file",
-        made.passphrase,
-        "--config",
-        made.config,
-        "--out",
-        film,
-    ]
-    result = CliRunner().invoke(archive, ["open", str(lone), *(str(each) for each in arguments)])
+    result = opening(made, "open", lone, film)
     assert result.exit_code == 0, result.output
     assert len(seconds(film)) == FRAGMENTS
 
@@ -197,18 +183,7 @@ def test_control_without_salvage_the_damaged_file_gives_nothing(
     flip(path, record(path, 2)[0] + 3000)
     shutil.copytree(store / "wraps", path.parent.parent / "wraps")
     film = tmp_path / "film.mp4"
-    arguments = [
-        "--key",
-        made.key,
-        "--passphrase-file",
-        made.passphrase,
-        "--config",
-        made.config,
-        "--out",
-        film,
-    ]
-    result = CliRunner().invoke(archive, ["open", str(path), *(str(each) for each in arguments)])
-    assert result.exit_code != 0
+    assert opening(made, "open", path, film).exit_code != 0
     assert not film.exists()
 
 
@@ -282,10 +257,12 @@ def read_only(store: Path, tmp_path: Path) -> Iterator[Path]:
     mount = tmp_path / "card"
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mount)], check=True)
-    shutil.copytree(store, mount / "store")
-    subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
-    yield mount / "store"
-    subprocess.run(["umount", "--lazy", str(mount)], check=True)
+    try:
+        shutil.copytree(store, mount / "store")
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        yield mount / "store"
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
 def test_a_read_only_medium_is_enough(made: Built, read_only: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def test_a_refused_call_is_told_and_nothing_acknowledged_is_lost(tmp_path: Path,
     assert runs.runs - 1 == runs.reported + runs.unharmed
     assert runs.reported > 10
     assert runs.died == 0
+    assert runs.acknowledged > 100
 
 
 @pytest.mark.parametrize(("fault", "step"), [("database-enospc", 9), ("database-kill", 17)])
@@ -30,6 +31,8 @@ def test_the_database_refused_or_killed_at_a_write_of_its_own(tmp_path: Path, fa
     print(json.dumps(runs.line()))
     assert runs.lost == runs.silent == runs.wrong == []
     assert runs.runs - 1 == runs.reported + runs.unharmed + runs.died
+    assert (runs.reported if fault == "database-enospc" else runs.died) > 10
+    assert runs.acknowledged > 50
 
 
 def test_a_kill_at_each_fdatasync_loses_nothing_acknowledged(tmp_path: Path) -> None:
@@ -37,6 +40,7 @@ def test_a_kill_at_each_fdatasync_loses_nothing_acknowledged(tmp_path: Path) -> 
     print(json.dumps(runs.line()))
     assert runs.lost == runs.silent == runs.wrong == []
     assert runs.died == runs.runs - 1 > 40
+    assert runs.acknowledged > 100
 
 
 def test_a_system_that_takes_a_part_of_each_write_gets_the_rest(tmp_path: Path) -> None:
@@ -61,3 +65,4 @@ def test_control_ignored_errors_and_a_lying_kernel_lose(
     runs = run_faults(tmp_path, fault, conduct, first)
     print(json.dumps(runs.line()))
     assert runs.lost != []
+    assert runs.silent != []

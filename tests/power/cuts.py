@@ -9,23 +9,24 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from tests.power.disk import LoopDisk
+from tests.power.numbers import Numbers
 from tests.power.recovered import Told, compare
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LINES = 160  # acknowledgements in the longest life; counted, so that a busy machine sees as many
 LAST_S = 0.03  # then some fragments' time, so that the cut hits any step
 START_S = 0.12  # opening, recovery, session, epoch and wraps take about this long
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 FULL_MIB = 90  # a disk with more on it is replaced by a new one
 
 
 @dataclass
-class Counts:
+class Counts(Numbers):
     """Sums over all cuts; `lost` and `wrong` hold sentences."""
 
     seed: int
@@ -41,11 +42,6 @@ class Counts:
     late: int = 0
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-
-    def line(self) -> dict[str, int]:
-        """Numbers alone, to be printed as JSON."""
-        values = asdict(self)
-        return values | {"lost": len(self.lost), "wrong": len(self.wrong)}
 
 
 def cut_power(folder: Path, count: int, seed: int, conduct: str = "product") -> Counts:

@@ -12,6 +12,7 @@ from pathlib import Path
 # linux/fs: FS_IOC_SHUTDOWN = _IOR('X', 125, __u32); EXT4_GOING_FLAGS_NOLOGFLUSH: not even the journal is written out
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
+BUSY_S = 30.0  # how long a killed writer's last file may keep the disk busy
 
 
 class NoDisk(AssertionError):
@@ -60,12 +61,14 @@ class LoopDisk:
 
     def unmount(self) -> None:
         """Gives the loop device back."""
-        for _ in range(40):
+        until = time.monotonic() + BUSY_S
+        while True:
             done = subprocess.run(["umount", str(self.mnt)], capture_output=True, check=False)
             if done.returncode == 0:
                 return
+            if time.monotonic() > until:
+                raise NoDisk(f"cannot unmount {self.mnt}: {done.stderr.decode().strip()}")
             time.sleep(0.05)
-        raise NoDisk(f"cannot unmount {self.mnt}: {done.stderr.decode().strip()}")
 
     def used_mib(self) -> int:
         """What is taken of it."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from appliance.errors import StoreFailed
 from tests.power.disk import LoopDisk, NoDisk
+from tests.power.numbers import Numbers
 from tests.power.recovered import Told, compare
 from tests.power.writer import Life, teller
 
@@ -44,7 +45,7 @@ FAULTS: dict[str, str | None] = {
 
 
 @dataclass
-class Runs:
+class Runs(Numbers):
     """One fault at each n: how the writers took it. `lost`, `wrong` and `silent` hold sentences."""
 
     fault: str
@@ -60,12 +61,6 @@ class Runs:
     silent: list[str] = field(default_factory=list)  # while recording, and neither reported nor dead
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-
-    def line(self) -> dict[str, int | str]:
-        """Numbers and names alone, to be printed as JSON."""
-        return {
-            name: len(value) if isinstance(value, list) else value for name, value in asdict(self).items()
-        }
 
 
 def run_faults(folder: Path, fault: str, conduct: str = "product", first: int = 1, step: int = 1) -> Runs:
@@ -91,6 +86,7 @@ def inject_at_each(folder: Path, fault: str, conduct: str, first: int, step: int
             met = _one_run(disk, disk.mnt / f"{fault}-{number}", number, runs)
             runs.runs += 1
             if not met or runs.lost:
+                assert met or number > first or fault == "none", f"{fault}: the writer makes no such call"
                 return runs
     raise AssertionError(f"{fault}: the writer makes more than {MOST} such calls")
 

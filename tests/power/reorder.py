@@ -7,11 +7,12 @@ import os
 import random
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.power.cuts import lines_until_cut
 from tests.power.disk import LoopDisk, NoDisk
+from tests.power.numbers import Numbers
 from tests.power.recovered import Told, compare
 from tests.power.write_log import Entry, LoggedFile, apply, entries, read_log
 
@@ -20,7 +21,7 @@ LINES = 250  # acknowledgements while the log grows
 
 
 @dataclass
-class States:
+class States(Numbers):
     """Sums over all states; `lost`, `wrong` and `unmountable` hold sentences."""
 
     seed: int
@@ -34,12 +35,6 @@ class States:
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     unmountable: list[str] = field(default_factory=list)
-
-    def line(self) -> dict[str, int]:
-        """Numbers alone, to be printed as JSON."""
-        return {
-            name: len(value) if isinstance(value, list) else value for name, value in asdict(self).items()
-        }
 
 
 def reordered_states(folder: Path, count: int, seed: int, conduct: str = "product") -> States:

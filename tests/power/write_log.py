@@ -93,7 +93,7 @@ class LoggedFile:
             raise NoDisk(
                 "qemu-storage-daemon is not installed: apt-get install qemu-system-common"
             ) from error
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while not self.disk.stat().st_size:
             if self._daemon.poll() is not None or time.monotonic() > until:
                 said = self._stop()
@@ -106,7 +106,7 @@ class LoggedFile:
 
     def _stop(self) -> str:
         self._daemon.terminate()
-        return self._daemon.communicate(timeout=20)[1].decode().strip()
+        return self._daemon.communicate(timeout=60)[1].decode().strip()
 
     def __enter__(self) -> LoggedFile:
         return self

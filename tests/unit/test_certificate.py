@@ -95,8 +95,8 @@ def test_the_desk_signs_the_same_bytes_each_time(built: Built) -> None:
     )
 
 
-def test_every_altered_byte_of_the_text_is_refused(built: Built) -> None:
-    """Or says the very same: deflate has a few bits at its end that mean nothing."""
+def test_no_altered_byte_of_the_text_reads_as_another_certificate(built: Built) -> None:
+    """Refused, or the very same one: deflate has a few bits at its end that mean nothing."""
     certificate, _ = certify(built)
     text = certificate.to_text()
     said = Certificate.parse(text.encode())

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
 
-import gpiozero
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
-from gpiozero.pins.mock import MockFactory
 
 from appliance.camera import capture as capture_module
 from appliance.camera.encoder import Fragment, FragmentEncoder
@@ -27,11 +22,14 @@ from appliance.camera.timeline import WallWatch
 from appliance.errors import CameraUnavailable
 from appliance.store.check import check_store
 from appliance.store.view import RecordingView
+from demo.room import wait_until
 from tests.manual_clock import ManualClock
 from tests.scenes import Image, covered, desk, dimmed, filmed
 from tests.unit.test_camera_capture import Camera, StandIn
-from tests.unit.test_camera_session import Bench
+from tests.unit.test_camera_session import Bench, bench
 from tests.unit.test_store_builders import BOOT, SID
+
+__all__ = ["bench"]
 
 S = 90_000
 RATE_HZ = 15
@@ -178,8 +176,11 @@ def test_the_check_makes_nobody_wait() -> None:
     check = check_of()
     standing = threading.Event()
     check._look = lambda _frame: standing.wait(30)  # type: ignore[method-assign, assignment, return-value]
-    for frame in frames("live", 3):
+    filmed_before = frames("live", 3)
+    begun = time.monotonic()
+    for frame in filmed_before:
         check.see(frame)
+    assert time.monotonic() - begun < 5
     check.close(3 * S, timeout_s=0.2)
     assert [(each.finding, each.to_90k // S) for each in check.take()] == [("unchecked", 3)]
     standing.set()
@@ -215,19 +216,6 @@ def show(desk: StandIn, scenes: list[tuple[str, float]]) -> float:
         at += seconds
     desk.make_source = lambda: Scenery(desk, script)  # type: ignore[method-assign]
     return at
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    factory = MockFactory()
-    gpiozero.Device.pin_factory = factory
-    memory = Path(tempfile.mkdtemp(prefix="invigil-", dir="/dev/shm"))
-    made = Bench(tmp_path, memory, factory)
-    yield made
-    made.store.close()
-    shutil.rmtree(memory)
-    factory.reset()
-    gpiozero.Device.pin_factory = None
 
 
 def record(bench: Bench, scenes: list[tuple[str, float]]) -> list[tuple[object, ...]]:
@@ -308,11 +296,7 @@ def test_the_room_is_told_while_it_lasts(bench: Bench) -> None:
     show(bench.desk, [("live", 2), ("frozen", 6)])
     session = bench.begin(face=False)
     assert bench.desk.played.wait(60)
-    seen = threading.Event()
-    for _ in range(600):
-        if WORDS["frozen"] in session.faults() or seen.wait(0.05):
-            break
-    assert WORDS["frozen"] in session.faults()
+    wait_until("it is said", lambda: WORDS["frozen"] in session.faults(), 60, 0.05)
     bench.stop()
     session.close()
 

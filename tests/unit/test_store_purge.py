@@ -233,11 +233,17 @@ def test_other_sessions_and_unknown_files_stay(node: Node) -> None:
     assert sorted(path.name for path in segments.rglob("*") if path.is_file()) == ["0-video-0.evf", "mine"]
 
 
-def test_an_unknown_file_keeps_its_folder_and_the_purge_ends_all_the_same(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+def ended_session(root: Path) -> Desk:
+    """A wrap and an empty closed segment."""
+    desk = Desk(root)
     desk.begin()
     desk.segment().seal(0)
     desk.store.end_session(SID, "2026-11-22T12:00:00.000Z")
+    return desk
+
+
+def test_an_unknown_file_keeps_its_folder_and_the_purge_ends_all_the_same(tmp_path: Path) -> None:
+    desk = ended_session(tmp_path)
     stranger = desk.store.layout.segment(SID, "stranger")
     stranger.write_bytes(b"unknown")
     desk.store.purge(SID, "test", lambda body: body)
@@ -259,10 +265,7 @@ def test_the_room_hears_no_more_of_a_purged_session(node: Node) -> None:
 
 def test_a_session_in_between_is_no_problem_to_check_and_recovery(tmp_path: Path) -> None:
     """A crash in the middle: files gone, rows there."""
-    desk = Desk(tmp_path)
-    desk.begin()
-    desk.segment().seal(0)
-    desk.store.end_session(SID, "2026-11-22T12:00:00.000Z")
+    desk = ended_session(tmp_path)
     desk.store._connection.execute("UPDATE sessions SET local_copy = 'purging', purge_reason = 'test'")
     for path in (*tmp_path.glob("wraps/*"), *tmp_path.glob("segments/*/*")):
         path.unlink()
@@ -281,10 +284,7 @@ def test_a_session_in_between_is_no_problem_to_check_and_recovery(tmp_path: Path
 
 
 def test_control_the_same_files_missing_without_a_purge_are_named(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.begin()
-    desk.segment().seal(0)
-    desk.store.end_session(SID, "2026-11-22T12:00:00.000Z")
+    desk = ended_session(tmp_path)
     desk.store.close()
     for path in (*tmp_path.glob("wraps/*"), *tmp_path.glob("segments/*/*")):
         path.unlink()
