@@ -86,23 +86,27 @@ class Capture(threading.Thread):
         video = self._video
         encoder = FragmentEncoder(video.width_px, video.height_px, video.frame_rate_hz, video.bitrate_bps)
         assembly = _Assembly(encoder)
+        filmed = 0
         try:
             while not self._stopping.is_set():
                 frame = source.read(READ_TIMEOUT_S)
                 if frame is not None:
                     self._find()
                     encoder.set_bitrate(self._bitrate_bps)
-                    self._encode(assembly, frame)
+                    filmed += self._encode(assembly, frame)
                     self._pictures.show(frame)
         finally:
             self._keep(assembly.finish())
+            # Dropped: the machine was too slow for its camera, so these were never anybody's.
+            log.info("camera.closed filmed_frames=%d dropped_frames=%d", filmed, source.dropped_frames)
 
-    def _encode(self, assembly: _Assembly, frame: Frame) -> None:
+    def _encode(self, assembly: _Assembly, frame: Frame) -> bool:
         time_90k = self._session_90k(frame.taken_mono_ns)
-        # A frame that does not come after the last one has no place in the film.
-        if time_90k > self._last_90k:
-            self._last_90k = time_90k
-            self._keep(assembly.encode(frame, time_90k))
+        if time_90k <= self._last_90k:
+            return False  # a frame that does not come after the last one has no place in the film
+        self._last_90k = time_90k
+        self._keep(assembly.encode(frame, time_90k))
+        return True
 
     def _keep(self, filmed: list[Captured]) -> None:
         for captured in filmed:
