@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.archive.film_span import FilmSpan
+from appliance.archive.film_file import FilmFile, FilmSpan
 from appliance.archive.opening import Keys, OpenedVideo, opened_video, track_segments
 from appliance.archive.output import allocate, write_at
 from appliance.archive.session import LocalSession
@@ -36,6 +36,8 @@ from appliance.evidence.manifest import OpenedSegment, SegmentEntry
 
 # Beyond this the disk is what one waits for.
 MOST_SEGMENTS_AT_ONCE = 8
+# So many wait for the disk while each core has one to work on.
+WAITING_SEGMENTS = 2
 _INIT_INDEX = 0
 
 
@@ -67,14 +69,8 @@ def write_whole_video(
     fd = out.fileno()
     if parts:
         allocate(fd, parts[-1].end_bytes, target)
-    spans = threading.local()
-
-    def read(part: _Part) -> _Read:
-        span = spans.__dict__.get("span") or spans.__dict__.setdefault("span", FilmSpan(fd, target))
-        return _write_part(session, keys, part, span, on_bytes)
-
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_SEGMENTS_AT_ONCE)) as pool:
-        done = dict(zip((part.entry.name for part in parts), pool.map(read, parts), strict=True))
+    with FilmFile(fd, target) as film:
+        done = _write_parts(session, keys, parts, film, on_bytes)
     inits = {each.init for each in done.values()}
     if len(inits) > 1 or any(len(each) != init for each in inits):
         raise EvidenceBroken("segments begin with different picture settings")
@@ -107,6 +103,20 @@ def _plan(session: LocalSession) -> tuple[int, list[_Part]]:
         parts.append(_Part(entry, place, place + entry.size_bytes - other_bytes))
         place = parts[-1].end_bytes
     return init_bytes, parts
+
+
+def _write_parts(
+    session: LocalSession, keys: Keys, parts: list[_Part], film: FilmFile, on_bytes: Callable[[int], None]
+) -> dict[str, _Read]:
+    spans = threading.local()
+
+    def read(part: _Part) -> _Read:
+        span = spans.__dict__.get("span") or spans.__dict__.setdefault("span", FilmSpan(film))
+        return _write_part(session, keys, part, span, on_bytes)
+
+    workers = min((os.cpu_count() or 1) + WAITING_SEGMENTS, MOST_SEGMENTS_AT_ONCE)
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip((part.entry.name for part in parts), pool.map(read, parts), strict=True))
 
 
 def _write_part(

@@ -71,10 +71,7 @@ def write_at(fd: int, data: bytes | memoryview, offset_bytes: int, target: Path)
 
 
 def start_writing(fd: int, begin_bytes: int, end_bytes: int) -> None:
-    """Have the kernel begin to write a span, so that `fsync` finds little left (Linux, mm/fadvise.c).
-
-    Of what is on the disk already the pages are given back; so a second call a moment later does no more than that.
-    """
+    """Have the kernel begin to write a span that is done (Linux, mm/fadvise.c), so that `fsync` finds little left."""
     os.posix_fadvise(fd, begin_bytes, end_bytes - begin_bytes, os.POSIX_FADV_DONTNEED)
 
 

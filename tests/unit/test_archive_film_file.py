@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.archive.film_span import PIECE_BYTES, FilmSpan
+from appliance.archive.film_file import PIECE_BYTES, FilmFile, FilmSpan
 from appliance.errors import NoSpace
 
 OTHERS = b"\xee"
@@ -19,15 +19,19 @@ def put(span: FilmSpan, data: bytes) -> None:
     span.keep(len(data))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_spans_of_any_size_at_any_place_leave_their_neighbours_alone(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "through the page cache"])
+@pytest.mark.parametrize("seed", range(4))
+def test_spans_of_any_size_at_any_place_leave_their_neighbours_alone(
+    tmp_path: Path, seed: int, direct: bool
+) -> None:
     """Written by two workers in turns; between the spans lie bytes of nobody."""
     chance = random.Random(seed)
     path = tmp_path / "film"
     expected = bytearray(OTHERS * (9 * PIECE_BYTES))
     path.write_bytes(expected)
-    with path.open("r+b", buffering=0) as film:
-        workers = [FilmSpan(film.fileno(), path) for _ in range(2)]
+    with path.open("r+b", buffering=0) as stream, FilmFile(stream.fileno(), path) as film:
+        film.direct &= direct
+        workers = [FilmSpan(film) for _ in range(2)]
         place = chance.choice([0, 1, 4095, 4096])
         for number in range(8):
             place += chance.choice([0, 1, 4095, 5000])
@@ -46,8 +50,8 @@ def test_spans_of_any_size_at_any_place_leave_their_neighbours_alone(tmp_path: P
 def test_record_larger_than_a_piece(tmp_path: Path) -> None:
     path = tmp_path / "film"
     small, large = os.urandom(10_000), os.urandom(5 * PIECE_BYTES + 7)
-    with path.open("w+b", buffering=0) as film:
-        span = FilmSpan(film.fileno(), path)
+    with path.open("w+b", buffering=0) as stream, FilmFile(stream.fileno(), path) as film:
+        span = FilmSpan(film)
         span.begin(0)
         for data in (small, large, small):
             put(span, data)
@@ -55,11 +59,20 @@ def test_record_larger_than_a_piece(tmp_path: Path) -> None:
     assert path.read_bytes() == small + large + small
 
 
+def test_file_system_that_refuses_a_direct_write_gets_it_as_usual(tmp_path: Path) -> None:
+    """Refused here for its place and length, which are no whole blocks."""
+    path = tmp_path / "film"
+    with path.open("w+b", buffering=0) as stream, FilmFile(stream.fileno(), path) as film:
+        for place in (1, 4):
+            film.write_blocks(memoryview(b"abc"), place)
+    assert path.read_bytes() == b"\0abcabc"
+
+
 def test_what_is_not_kept_is_never_written(tmp_path: Path) -> None:
     """A record that did not authenticate, and the rest of a segment that was refused; the control is kept."""
     path = tmp_path / "film"
-    with path.open("w+b", buffering=0) as film:
-        span = FilmSpan(film.fileno(), path)
+    with path.open("w+b", buffering=0) as stream, FilmFile(stream.fileno(), path) as film:
+        span = FilmSpan(film)
         span.begin(0)
         put(span, b"refused later")
         span.begin(5)
@@ -70,8 +83,9 @@ def test_what_is_not_kept_is_never_written(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_named(tmp_path: Path) -> None:
-    with Path("/dev/full").open("wb", buffering=0) as film:
-        span = FilmSpan(film.fileno(), tmp_path / "out.mp4")
+    target = tmp_path / "out.mp4"
+    with Path("/dev/full").open("wb", buffering=0) as stream, FilmFile(stream.fileno(), target) as film:
+        span = FilmSpan(film)
         span.begin(0)
         put(span, b"record")
         with pytest.raises(NoSpace, match=r"out\.mp4"):
