@@ -1,6 +1,6 @@
 """Opens and verifies a session that is whole, each byte read once: hashed, decrypted, put in its place in the film.
 
-Segments are worked on side by side, one record of each in memory. Whatever is not as it should be ends it, and the
+Segments are worked on side by side, a few records of each in memory. Whatever is not as it should be ends it, and the
 caller opens the session in the other order: `verify.py` first, which says what is wrong, then `opening.py`.
 """
 
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from appliance.archive.film_file import FilmFile, FilmSpan
 from appliance.archive.opening import Keys, OpenedVideo, opened_video, track_segments
-from appliance.archive.output import allocate, begin_sync, write_at
+from appliance.archive.output import allocate, write_at
 from appliance.archive.session import LocalSession
 from appliance.archive.verify import check_files
 from appliance.errors import EvidenceBroken
@@ -28,13 +29,15 @@ from appliance.evf.format import (
     read_prefix,
     read_up_to,
 )
-from appliance.evf.reader import Outcome, RecordRoom, SegmentReader
+from appliance.evf.reader import Outcome, SegmentReader
 from appliance.evf.sframe import encode_header
 from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.evidence.manifest import OpenedSegment, SegmentEntry
 
 # Beyond this the disk is what one waits for.
 MOST_SEGMENTS_AT_ONCE = 8
+# So many wait for the disk while each core has one to work on.
+WAITING_SEGMENTS = 2
 _INIT_INDEX = 0
 
 
@@ -66,15 +69,8 @@ def write_whole_video(
     fd = out.fileno()
     if parts:
         allocate(fd, parts[-1].end_bytes, target)
-
-    rooms = threading.local()
-
-    def read(part: _Part) -> _Read:
-        room = rooms.__dict__.setdefault("room", RecordRoom())
-        return _write_part(session, keys, part, fd, target, on_bytes, room)
-
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_SEGMENTS_AT_ONCE)) as pool:
-        done = dict(zip((part.entry.name for part in parts), pool.map(read, parts), strict=True))
+    with FilmFile(fd, target) as film:
+        done = _write_parts(session, keys, parts, film, on_bytes)
     inits = {each.init for each in done.values()}
     if len(inits) > 1 or any(len(each) != init for each in inits):
         raise EvidenceBroken("segments begin with different picture settings")
@@ -109,31 +105,43 @@ def _plan(session: LocalSession) -> tuple[int, list[_Part]]:
     return init_bytes, parts
 
 
+def _write_parts(
+    session: LocalSession, keys: Keys, parts: list[_Part], film: FilmFile, on_bytes: Callable[[int], None]
+) -> dict[str, _Read]:
+    spans = threading.local()
+
+    def read(part: _Part) -> _Read:
+        span = spans.__dict__.get("span") or spans.__dict__.setdefault("span", FilmSpan(film))
+        return _write_part(session, keys, part, span, on_bytes)
+
+    workers = min((os.cpu_count() or 1) + WAITING_SEGMENTS, MOST_SEGMENTS_AT_ONCE)
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip((part.entry.name for part in parts), pool.map(read, parts), strict=True))
+
+
 def _write_part(
     session: LocalSession,
     keys: Keys,
     part: _Part,
-    fd: int,
-    target: Path,
+    span: FilmSpan,
     on_bytes: Callable[[int], None],
-    room: RecordRoom,
 ) -> _Read:
-    entry, place = part.entry, part.begin_bytes
+    entry = part.entry
     init = b""
+    span.begin(part.begin_bytes)
     with session.path(entry.name).open("rb", buffering=0) as stream:
-        reader = SegmentReader(stream, keys.secret_for, room)
+        reader = SegmentReader(stream, keys.secret_for, span)
         for pre, plaintext in reader.in_place():
             if pre.kind is RecordKind.INIT and pre.index == _INIT_INDEX:
                 init = bytes(plaintext)
                 continue
-            if pre.kind is not RecordKind.FRAGMENT or place + len(plaintext) > part.end_bytes:
+            if pre.kind is not RecordKind.FRAGMENT or span.end + len(plaintext) > part.end_bytes:
                 raise EvidenceBroken(f"{entry.name} holds another record than its place in the film")
-            write_at(fd, plaintext, place, target)
-            place += len(plaintext)
+            span.keep(len(plaintext))
         size_bytes = stream.tell()
-    begin_sync(fd, part.begin_bytes, place)
+    span.finish()
     on_bytes(size_bytes)
-    found = (reader.outcome.value, reader.records, place)
+    found = (reader.outcome.value, reader.records, span.end)
     if found != (entry.outcome, entry.records, part.end_bytes) or reader.header is None:
         raise EvidenceBroken(f"{entry.name}: {reader.reason or 'it ends otherwise than its manifest says'}")
     closed = reader.outcome is Outcome.CLOSED

@@ -15,11 +15,9 @@ from appliance.archive.observations import ObservationLog
 from appliance.archive.reading import read_file
 from appliance.archive.session import LOG_TRACK, LocalSession
 from appliance.archive.trust import Trust
-from appliance.errors import BadInput, BadPassphrase, EvidenceBroken, NotTrusted
-from appliance.evf.errors import BadPassphrase as KeyFileNotOpened
+from appliance.errors import BadInput, EvidenceBroken, NotTrusted
 from appliance.evf.errors import EvfError, NotARecipient
 from appliance.evf.format import Header, RecordKind
-from appliance.evf.keyfile import MAX_FILE_BYTES as MAX_KEY_FILE_BYTES
 from appliance.evf.keys import EpochKey, secret_at
 from appliance.evf.reader import Outcome, Record, SegmentReader
 from appliance.evf.recipients import RepresentativeKey
@@ -31,7 +29,6 @@ from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
 from appliance.timecode import clock_text, span_text
 
-MAX_PASSPHRASE_BYTES = 4096
 _REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
 
 
@@ -41,26 +38,6 @@ class Keys(Protocol):
     def secret_for(self, header: Header) -> bytes:
         """EvidenceBroken or NotTrusted when there is no key for it."""
         ...
-
-
-def read_passphrase(path: Path) -> str:
-    """The passphrase in a file, without the line break at its end; BadInput."""
-    try:
-        text = read_file(path, MAX_PASSPHRASE_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not text", "it holds the passphrase in one line") from error
-    return text.removesuffix("\n").removesuffix("\r")
-
-
-def load_representative(key_file: Path, passphrase: str) -> RepresentativeKey:
-    """The key; BadInput for a file that cannot be used, BadPassphrase when the passphrase does not open it."""
-    data = read_file(key_file, MAX_KEY_FILE_BYTES)
-    try:
-        return RepresentativeKey.load(data, passphrase)
-    except KeyFileNotOpened as error:
-        raise BadPassphrase(f"passphrase does not open {key_file}", error.hint) from error
-    except EvfError as error:
-        raise BadInput(f"{key_file}: {error}", "name the private file, representative.key") from error
 
 
 class SessionKeys:

@@ -70,7 +70,7 @@ def write_at(fd: int, data: bytes | memoryview, offset_bytes: int, target: Path)
         raise write_failure(target, error) from error
 
 
-def begin_sync(fd: int, begin_bytes: int, end_bytes: int) -> None:
+def start_writing(fd: int, begin_bytes: int, end_bytes: int) -> None:
     """Have the kernel begin to write a span that is done (Linux, mm/fadvise.c), so that `fsync` finds little left."""
     os.posix_fadvise(fd, begin_bytes, end_bytes - begin_bytes, os.POSIX_FADV_DONTNEED)
 

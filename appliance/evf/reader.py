@@ -71,14 +71,24 @@ class RecordRoom:
     """
 
     def __init__(self) -> None:
-        self.sealed = bytearray()
-        self.opened = bytearray()
+        self._sealed = memoryview(bytearray())
+        self._opened = memoryview(bytearray())
 
-    def make(self, record_bytes: int) -> None:
+    def sealed(self, size_bytes: int) -> memoryview:
         """Room for so many bytes; what was there may be gone."""
-        if len(self.sealed) < record_bytes:
-            size_bytes = -(-record_bytes // _ROOM_STEP_BYTES) * _ROOM_STEP_BYTES
-            self.sealed, self.opened = bytearray(size_bytes), bytearray(size_bytes)
+        if len(self._sealed) < size_bytes:
+            self._sealed = _room(size_bytes)
+        return self._sealed[:size_bytes]
+
+    def opened(self, size_bytes: int) -> memoryview:
+        """The same for a plaintext."""
+        if len(self._opened) < size_bytes:
+            self._opened = _room(size_bytes)
+        return self._opened[:size_bytes]
+
+
+def _room(size_bytes: int) -> memoryview:
+    return memoryview(bytearray(-(-size_bytes // _ROOM_STEP_BYTES) * _ROOM_STEP_BYTES))
 
 
 class SegmentReader:
@@ -154,15 +164,14 @@ class SegmentReader:
                 raise CorruptSegment(f"record {pre.index} stands where {self.records} belongs")
             expected = encode_header(header.seg, pre.index)
             rest_bytes = len(expected) + pre.plain_len + TAG_BYTES
-            room.make(rest_bytes)
-            rest = memoryview(room.sealed)[:rest_bytes]
+            rest = room.sealed(rest_bytes)
             rest = rest[: read_into(self._stream, rest)]
             if len(rest) < rest_bytes:
                 if not expected.startswith(rest[: len(expected)].tobytes()):
                     raise CorruptSegment("record has another key id or counter")
                 self.outcome, self.reason = Outcome.OPEN_ENDED, f"file ends inside record {pre.index}"
                 return
-            plaintext = memoryview(room.opened)[: pre.plain_len]
+            plaintext = room.opened(pre.plain_len)
             opener.open_into(pre, pre_bytes, rest, plaintext)
             leaf = leaf_hash(pre_bytes, rest)
             self.leaves.append(leaf)

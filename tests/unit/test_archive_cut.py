@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from appliance.archive.cli import app
-from appliance.archive.opening import SessionKeys, load_representative, require_authentic_cuts
+from appliance.archive.opening import SessionKeys, require_authentic_cuts
+from appliance.archive.opening_key import load_representative
 from appliance.archive.session import LocalSession
 from appliance.archive.trust import Trust
 from appliance.archive.verify import check_files, cuts, require_unaltered
