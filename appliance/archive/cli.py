@@ -91,7 +91,7 @@ def open_session(
 
         commands.open_segment(session_dir, lambda: _key(key, passphrase_file), out, events, config)
         return
-    # The process's last collection takes 0.05 s and frees nothing that does not end with it.
+    # Python's last collection would free only what ends with the process, and take 0.05 s
     atexit.register(gc.freeze)
     with opened_beside(key, _passphrase(passphrase_file)) as opening:
         from appliance.archive import commands
