@@ -130,8 +130,5 @@ def _open_direct(fd: int) -> int | None:
 
 
 def _aligned(size_bytes: int) -> memoryview:
-    """Zeroed memory that begins with a page; in large pages where there are, which the kernel holds sooner."""
-    memory = mmap.mmap(-1, -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+    """Zeroed memory that begins with a page."""
+    return memoryview(mmap.mmap(-1, -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES))
