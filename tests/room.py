@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 
 from appliance.evf.format import RecordKind
 from appliance.evf.keys import EpochKey, secret_at
@@ -47,10 +49,24 @@ class Exam:
 
     @classmethod
     def begin(cls, room: DemoRoom, client: ControllerClient, desk: str, code: str, **more: str) -> Exam:
-        wait_until(f"{desk} can start", lambda: room.startable(client, desk), 60)
-        sid = client.post("/api/sessions/start", {"desk": desk, "candidate_code": code, **more})["sid"]
-        wait_until(f"{desk} records", lambda: room.recording(client, desk), 60)
-        return cls(room, client, desk, sid)
+        """Start once the desk can; on a busy machine it may be ready, and a moment later not (409, with the reason)."""
+        refused = "it was never ready"
+        until_s = time.monotonic() + 60
+        while time.monotonic() < until_s:
+            wait_until(f"{desk} can start", lambda: room.startable(client, desk), 60)
+            try:
+                sid = client.post("/api/sessions/start", {"desk": desk, "candidate_code": code, **more})[
+                    "sid"
+                ]
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.CONFLICT:
+                    raise
+                refused = error.response.text
+                time.sleep(0.5)
+                continue
+            wait_until(f"{desk} records", lambda: room.recording(client, desk), 60)
+            return cls(room, client, desk, sid)
+        raise AssertionError(f"{desk} does not start: {refused}")
 
     @contextmanager
     def view(self) -> Iterator[RecordingView]:
