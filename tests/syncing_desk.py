@@ -174,11 +174,7 @@ class Setup:
         self.node.sessions.granted(payload, self.bench.clock.mono_ns())
 
     def settle(self) -> None:
-        """Return when no byte is on its way: every thread that sends has come to what is put behind all the rest."""
-        together = threading.Barrier(AT_A_TIME + 1)
-        for _ in range(AT_A_TIME):
-            self.node.sender.put(PutJob(SID, 0, None, b"", "", {}), lambda: together.wait(5) is None)
-        together.wait(5)
+        settle(self.node.sender)
 
     def segment_facts(self) -> ObjectFacts:
         """Of the one segment, as a request names it."""
@@ -189,6 +185,14 @@ class Setup:
 
     def states(self) -> dict[str, str]:
         return {row.name: row.state for row in self.bench.ledger.uploads(SID)}
+
+
+def settle(sender: Sender) -> None:
+    """Return when no byte is on its way: every thread that sends has come to what is put behind all the rest."""
+    together = threading.Barrier(AT_A_TIME + 1)
+    for _ in range(AT_A_TIME):
+        sender.put(PutJob(SID, 0, None, b"", "", {}), lambda: together.wait(30) is None)
+    together.wait(30)
 
 
 def approval(manifest: bytes) -> Release:
