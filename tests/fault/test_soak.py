@@ -27,7 +27,7 @@ SHORT = Options(
     say_every_s=5,
     patience_s=60,
 )
-CONTROL = replace(SHORT, length_s=5, exam_s=(4, 5), mean_fault_s=1000, patience_s=6, control=True)
+CONTROL = replace(SHORT, length_s=15, exam_s=(4, 5), mean_fault_s=1000, patience_s=15, control=True)
 
 
 @pytest.fixture(scope="module")
