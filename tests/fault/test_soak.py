@@ -27,7 +27,7 @@ SHORT = Options(
     say_every_s=5,
     patience_s=60,
 )
-CONTROL = replace(SHORT, length_s=15, exam_s=(4, 5), mean_fault_s=1000, patience_s=15, control=True)
+CONTROL = replace(SHORT, length_s=25, exam_s=(4, 5), mean_fault_s=1000, patience_s=30, control=True)
 
 
 @pytest.fixture(scope="module")
