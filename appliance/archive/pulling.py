@@ -179,9 +179,8 @@ def _fetch_all(
                     job.result()
                 except EvidenceBroken as error:
                     broken[jobs[job].name] = error
-        except BaseException:
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
     if broken:
         first = next(one for one in missing if one.name in broken)
         cause = broken[first.name]

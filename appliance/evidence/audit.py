@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,9 @@ class AuditLog:
         """Write one entry and return its row number; `detail` must have a canonical form (EvfError)."""
         at = utc_text(self._clock.wall())
         self._connection.execute("SAVEPOINT audit_append")
-        try:
+        with ExitStack() as ending, ExitStack() as undo:
+            ending.callback(self._connection.execute, "RELEASE audit_append")
+            undo.callback(self._connection.execute, "ROLLBACK TO audit_append")
             last = self._connection.execute(
                 "SELECT row, hash FROM audit ORDER BY row DESC LIMIT 1"
             ).fetchone()
@@ -72,11 +75,7 @@ class AuditLog:
                 "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (row, at, actor, action, object, canonical(dict(detail)).decode(), digest),
             )
-        except BaseException:
-            self._connection.execute("ROLLBACK TO audit_append")
-            self._connection.execute("RELEASE audit_append")
-            raise
-        self._connection.execute("RELEASE audit_append")
+            undo.pop_all()
         return int(row)
 
     def rows(self, first: int = 1) -> Iterator[AuditRow]:

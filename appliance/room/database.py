@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,17 +186,17 @@ class Database:
         try:
             result = work(self._connection)
             self._connection.execute("COMMIT")
-        except BaseException:
+        finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise
         return result
 
 
 def _open(path: Path, may_checkpoint: bool) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, isolation_level=None)
-    try:
+    with ExitStack() as undo:
+        undo.callback(connection.close)
         path.chmod(0o600)
         connection.row_factory = sqlite3.Row
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -206,9 +206,7 @@ def _open(path: Path, may_checkpoint: bool) -> sqlite3.Connection:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
         _migrate(connection, path)
         AuditLog(connection, SystemClock())  # makes its table; later ones work inside a transaction
-    except BaseException:
-        connection.close()
-        raise
+        undo.pop_all()
     return connection
 
 

@@ -213,15 +213,13 @@ class Transactions:
                 yield self._connection
                 self._file_ops.commit(self._connection)
             except sqlite3.Error as error:
-                self._roll_back()
                 raise store_failure(f"cannot record {doing}", error) from error
-            except BaseException:
-                self._roll_back()
-                raise
             finally:
+                self._roll_back()
                 self._depth = 0
 
     def _roll_back(self) -> None:
+        """Nothing after a COMMIT."""
         # The error that led here is the one to tell; a rollback refused by a dying disk adds nothing.
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:

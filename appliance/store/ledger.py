@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -221,11 +221,10 @@ class Ledger(LedgerView):
         self._writer = connect_writer(path)
         self._connection = self._writer
         self._transactions = Transactions(self._writer, file_ops)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._writer.close)
             self._require_same_store()
-        except BaseException:
-            self._writer.close()
-            raise
+            undo.pop_all()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

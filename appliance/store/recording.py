@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,13 @@ class RecordingStore:
         migrate(self.layout.index_db, INDEX_STEPS, file_ops)
         self._connection = connect_writer(self.layout.index_db)
         self._transactions = Transactions(self._connection, file_ops, self._reserve.make_room)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._connection.close)
             self.uuid = pair(self.layout, self._transactions, file_ops)
             self.recovery = recover(self.layout, self._transactions, file_ops, clock)
             if not self.recovery.interrupted_sessions:
                 self._reserve.release()
-        except BaseException:
-            self._connection.close()
-            raise
+            undo.pop_all()
 
     def begin_session(self, session: NewSession, footage_bytes: int = 0) -> None:
         """Commit a new session; StoreFailed while another is active or if known already, EvfError for its sid.
