@@ -8,6 +8,9 @@ from pathlib import Path
 import typer
 
 from appliance.errors import BadInput
+from appliance.reading import read_file
+
+MAX_SECRET_BYTES = 4096
 
 
 def command_group(text: str) -> typer.Typer:
@@ -25,7 +28,7 @@ def ask_secret(what: str, file: Path | None, *, twice: bool, whose: str = "") ->
     """From the file's one line, else asked for on the terminal (`twice`: a new one). Raises BadInput."""
     if file is not None:
         try:
-            return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+            return read_file(file, MAX_SECRET_BYTES).decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise BadInput(f"{file} is not text", f"it holds the {what} in one line") from error
     if not sys.stdin.isatty():

@@ -11,12 +11,13 @@ from appliance.store.durable import FileOps
 
 
 class TroubledDisk(FileOps):
-    """Notes what is done, and refuses a step of its choice while `refusals` lasts."""
+    """Notes what is done, and refuses a step of its choice while `refusals` lasts; a refused write is half done."""
 
     def __init__(self) -> None:
         self.step = ""
         self.code = errno.EIO
         self.refusals = 0
+        self.refused = 0  # how often it refused
         self.done: list[str] = []
 
     def refuse(self, step: str, times: int = 10**6, code: int = errno.EIO) -> None:
@@ -25,6 +26,7 @@ class TroubledDisk(FileOps):
     def _meet(self, step: str) -> None:
         if step == self.step and self.refusals > 0:
             self.refusals -= 1
+            self.refused += 1
             if step == "commit":
                 raise sqlite3.OperationalError("disk I/O error")
             raise OSError(self.code, os.strerror(self.code))
@@ -35,12 +37,18 @@ class TroubledDisk(FileOps):
         return super().create(path)
 
     def write(self, fd: int, data: memoryview) -> int:
+        if self.step == "write" and self.refusals > 0:
+            super().write(fd, data[: len(data) // 2])
         self._meet("write")
         return super().write(fd, data)
 
     def fdatasync(self, fd: int) -> None:
         self._meet("fdatasync")
         super().fdatasync(fd)
+
+    def truncate(self, fd: int, size_bytes: int) -> None:
+        self._meet("truncate")
+        super().truncate(fd, size_bytes)
 
     def rename(self, source: Path, target: Path) -> None:
         super().rename(source, target)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import atexit
 import gc
-import sys
-from getpass import getpass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from appliance.archive.opening_key import load_representative, opened_beside, read_passphrase
+from appliance.archive.opening_key import load_representative, opened_beside
 from appliance.archive.output import require_free
-from appliance.command_line import command_group
+from appliance.command_line import ask_secret, command_group
 from appliance.errors import BadInput
 from appliance.evf.recipients import RepresentativeKey
 from appliance.hardening import protect_memory
@@ -93,7 +91,7 @@ def open_session(
         return
     # Python's last collection would free only what ends with the process, and take 0.05 s
     atexit.register(gc.freeze)
-    with opened_beside(key, _passphrase(passphrase_file)) as opening:
+    with opened_beside(key, ask_secret("passphrase", passphrase_file, twice=False)) as opening:
         from appliance.archive import commands
 
         session, trust = commands.loaded(session_dir, config)
@@ -166,12 +164,4 @@ def rewrap(
 
 
 def _key(key: Path, passphrase_file: Path | None) -> RepresentativeKey:
-    return load_representative(key, _passphrase(passphrase_file))
-
-
-def _passphrase(file: Path | None) -> str:
-    if file is not None:
-        return read_passphrase(file)
-    if not sys.stdin.isatty():
-        raise BadInput("no terminal to ask for the passphrase on", "give --passphrase-file")
-    return getpass("Passphrase: ")
+    return load_representative(key, ask_secret("passphrase", passphrase_file, twice=False))

@@ -13,7 +13,6 @@ from appliance.archive.keys import (
     require_passphrase,
 )
 from appliance.archive.output import new_file
-from appliance.archive.reading import read_file
 from appliance.errors import BadConfig, BadInput
 from appliance.evf.canonical import parse_canonical
 from appliance.evf.errors import EvfError
@@ -21,6 +20,7 @@ from appliance.evf.keyfile import change_passphrase, key_file_kind
 from appliance.evf.recipients import KEY_FILE_KIND, RecipientSet, Representative, RepresentativeKey
 from appliance.evf.recipients import read_representative as parse_representative
 from appliance.evf.signed import key_id
+from appliance.reading import read_file
 from appliance.trust import load_public_key
 
 

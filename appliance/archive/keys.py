@@ -17,7 +17,6 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import TypeAdapter, ValidationError
 
-from appliance.archive.reading import read_file
 from appliance.clock import Clock, SystemClock, utc_text
 from appliance.errors import BadConfig, BadInput
 from appliance.evf.canonical import canonical, parse_canonical
@@ -31,6 +30,7 @@ from appliance.evf.recipients import (
 )
 from appliance.evf.recipients import read_representative as parse_representative
 from appliance.policy import Code, ExamPolicy, parse_policy, sign_policy, verify_policy
+from appliance.reading import read_file
 from appliance.trust import load_public_key
 
 MIN_PASSPHRASE_CHARACTERS = 12

@@ -6,11 +6,11 @@ caller opens the session in the other order: `verify.py` first, which says what 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import BinaryIO
 
 from appliance.archive.film_file import FilmFile, FilmSpan
@@ -105,11 +105,16 @@ def _plan(session: LocalSession) -> tuple[int, list[_Part]]:
 def _write_parts(
     session: LocalSession, keys: Keys, parts: list[_Part], film: FilmFile, on_bytes: Callable[[int], None]
 ) -> dict[str, _Read]:
-    spans = threading.local()
+    free: SimpleQueue[FilmSpan] = SimpleQueue()
+    for _ in range(SEGMENTS_AT_ONCE):
+        free.put(FilmSpan(film))
 
     def read(part: _Part) -> _Read:
-        span = spans.__dict__.get("span") or spans.__dict__.setdefault("span", FilmSpan(film))
-        return _write_part(session, keys, part, span, on_bytes)
+        span = free.get()
+        try:
+            return _write_part(session, keys, part, span, on_bytes)
+        finally:
+            free.put(span)
 
     with ThreadPoolExecutor(SEGMENTS_AT_ONCE) as pool:
         return dict(zip((part.entry.name for part in parts), pool.map(read, parts), strict=True))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from appliance.archive.observations import ObservationLog
-from appliance.archive.reading import read_file
 from appliance.archive.session import LOG_TRACK, LocalSession
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
@@ -27,6 +26,7 @@ from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
 from appliance.evf.wraps import WrapContext, open_wrap, read_wrap
 from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
+from appliance.reading import read_file
 from appliance.timecode import clock_text, span_text
 
 _REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"

@@ -7,23 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.archive.reading import read_file
 from appliance.errors import BadInput, BadPassphrase
 from appliance.evf.errors import BadPassphrase as KeyFileNotOpened
 from appliance.evf.errors import EvfError
 from appliance.evf.keyfile import MAX_FILE_BYTES
 from appliance.evf.recipients import RepresentativeKey
-
-MAX_PASSPHRASE_BYTES = 4096
-
-
-def read_passphrase(path: Path) -> str:
-    """The passphrase in a file, without the line break at its end; BadInput."""
-    try:
-        text = read_file(path, MAX_PASSPHRASE_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not text", "it holds the passphrase in one line") from error
-    return text.removesuffix("\n").removesuffix("\r")
+from appliance.reading import read_file
 
 
 def load_representative(key_file: Path, passphrase: str) -> RepresentativeKey:

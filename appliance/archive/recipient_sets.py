@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from appliance.archive.keys import MAX_SMALL_FILE_BYTES, RootKey, create_recipient_set
 from appliance.archive.output import new_file
-from appliance.archive.reading import read_file
 from appliance.clock import Clock
 from appliance.errors import BadInput, NotTrusted
 from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import BadSignature, EvfError
 from appliance.evf.recipients import RecipientSet, Representative, verify_recipient_set
+from appliance.reading import read_file
 
 MIN_KEY_ID_DIGITS = 8
 

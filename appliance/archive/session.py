@@ -13,7 +13,6 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from appliance.archive.reading import read_file
 from appliance.archive.rewrapped import Rewrapped, read_rewrapped
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
@@ -39,6 +38,7 @@ from appliance.protocol import (
     Release,
     verify_message,
 )
+from appliance.reading import read_file
 
 LOG_TRACK = "log"
 SEGMENTS = "segments"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.archive.output import write_failure
-from appliance.archive.reading import read_file
 from appliance.archive.session import WRAPS, place
 from appliance.errors import BadInput
 from appliance.evf.format import COMMIT_BYTES, MAX_HEADER_JSON_BYTES, PREFIX_FIXED_BYTES
+from appliance.reading import read_file
 
 if TYPE_CHECKING:
     from appliance.archive.bucket import Bucket

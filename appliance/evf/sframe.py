@@ -74,18 +74,9 @@ class SframeKey:
         try:
             self._aead.decrypt_into(self.nonce(ctr), sealed, header + metadata, out)
         except InvalidTag as error:
-            raise _not_authentic() from error
-
-    def open(self, ctr: int, header: bytes, metadata: bytes, sealed: bytes | memoryview) -> bytes:
-        """Plaintext, or CorruptSegment when the tag does not match."""
-        try:
-            return self._aead.decrypt(self.nonce(ctr), sealed, header + metadata)
-        except InvalidTag as error:
-            raise _not_authentic() from error
-
-
-def _not_authentic() -> CorruptSegment:
-    return CorruptSegment("record does not authenticate", "it was altered or the key is another")
+            raise CorruptSegment(
+                "record does not authenticate", "it was altered or the key is another"
+            ) from error
 
 
 def _encode_value(value: int) -> tuple[int, bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,59 +18,26 @@ from appliance.store.durable import OPERATING_SYSTEM, FileOps
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView
 from tests.manual_clock import ManualClock
+from tests.troubled_disk import TroubledDisk
 from tests.unit.test_store_builders import FRAGMENT_90K, SID, Desk
 
 FRAGMENT = RecordKind.FRAGMENT
 
 
-class Failing(FileOps):
-    """Fails a named step once it is armed, with a given errno; counts how often that step is asked for."""
-
-    def __init__(self, step: str, code: int) -> None:
-        self._step, self._code = step, code
-        self.armed = False
-        self.asked = 0
-
-    def _refuse(self, step: str) -> None:
-        if self.armed and step == self._step:
-            self.asked += 1
-            if step == "commit":
-                raise sqlite3.OperationalError("disk I/O error")
-            raise OSError(self._code, os.strerror(self._code))
-
-    def write(self, fd: int, data: memoryview) -> int:
-        if self.armed and self._step == "write":
-            super().write(fd, data[: len(data) // 2])
-        self._refuse("write")
-        return super().write(fd, data)
-
-    def fdatasync(self, fd: int) -> None:
-        self._refuse("fdatasync")
-        super().fdatasync(fd)
-
-    def truncate(self, fd: int, size_bytes: int) -> None:
-        self._refuse("truncate")
-        super().truncate(fd, size_bytes)
-
-    def commit(self, connection: sqlite3.Connection) -> None:
-        self._refuse("commit")
-        super().commit(connection)
-
-
 @pytest.mark.parametrize("step", ["write", "fdatasync", "commit"])
 def test_a_refused_step_ends_the_segment_and_is_never_retried(tmp_path: Path, step: str) -> None:
-    disk = Failing(step, errno.EIO)
+    disk = TroubledDisk()
     desk = Desk(tmp_path, disk)
     desk.begin()
     video = desk.segment()
     video.put(FRAGMENT, 900, 0)
-    disk.armed = True
+    disk.refuse(step)
     with pytest.raises(StoreFailed):
         video.put(FRAGMENT, 900, FRAGMENT_90K)
     with pytest.raises(StoreFailed, match="had a write error"):
         video.put(FRAGMENT, 900, FRAGMENT_90K)
-    assert disk.asked == 1
-    disk.armed = False
+    assert disk.refused == 1
+    disk.refuse("")
     video.file.abandon("disk refused a record")
     following = desk.segment()
     following.put(FRAGMENT, 900, FRAGMENT_90K)
@@ -86,17 +52,17 @@ def test_a_refused_step_ends_the_segment_and_is_never_retried(tmp_path: Path, st
 
 
 def test_a_refused_seal_leaves_the_segment_open_ended(tmp_path: Path) -> None:
-    disk = Failing("commit", errno.EIO)
+    disk = TroubledDisk()
     desk = Desk(tmp_path, disk)
     desk.begin()
     video = desk.segment()
     video.put(FRAGMENT, 900, 0)
-    disk.armed = True
+    disk.refuse("commit")
     with pytest.raises(StoreFailed):
         video.seal(FRAGMENT_90K)
     with pytest.raises(StoreFailed):
         video.file.abandon("disk refused the end")
-    disk.armed = False
+    disk.refuse("")
     video.file.abandon("disk refused the end")
     assert desk.outcome("0-video-0.evf") == (Outcome.OPEN_ENDED, 1)
     desk.store.close()
@@ -104,7 +70,7 @@ def test_a_refused_seal_leaves_the_segment_open_ended(tmp_path: Path) -> None:
 
 
 def test_control_a_healthy_disk_takes_the_same_records(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Failing("write", errno.EIO))
+    desk = Desk(tmp_path, TroubledDisk())
     desk.begin()
     video = desk.segment()
     video.put(FRAGMENT, 900, 0)
@@ -114,7 +80,7 @@ def test_control_a_healthy_disk_takes_the_same_records(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_cut_at_once_is_cut_at_the_next_start(tmp_path: Path) -> None:
-    disk = Failing("truncate", errno.EIO)
+    disk = TroubledDisk()
     desk = Desk(tmp_path, disk)
     desk.begin()
     video = desk.segment()
@@ -122,7 +88,7 @@ def test_what_could_not_be_cut_at_once_is_cut_at_the_next_start(tmp_path: Path) 
     path = desk.store.layout.segment(SID, "0-video-0.evf")
     with path.open("ab") as stream:
         stream.write(b"what a failed write left")
-    disk.armed = True
+    disk.refuse("truncate")
     video.file.abandon("disk refused a record")
     desk.store.close()
     assert path.stat().st_size > video.file.size_bytes
@@ -134,11 +100,11 @@ def test_what_could_not_be_cut_at_once_is_cut_at_the_next_start(tmp_path: Path) 
 
 
 def test_a_full_disk_is_called_full(tmp_path: Path) -> None:
-    disk = Failing("write", errno.ENOSPC)
+    disk = TroubledDisk()
     desk = Desk(tmp_path, disk)
     desk.begin()
     video = desk.segment()
-    disk.armed = True
+    disk.refuse("write", code=errno.ENOSPC)
     with pytest.raises(NoSpace):
         video.put(FRAGMENT, 900, 0)
     with pytest.raises(NoSpace):

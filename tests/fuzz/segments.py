@@ -170,10 +170,12 @@ def altered_by_key_holder(rng: Random) -> bytes:
 
 
 def _resealed(rng: Random, key: SframeKey, seg: int, record: bytes) -> bytes:
-    sframe = encode_header(seg, PRE.unpack(record[:PRE_BYTES])[4])
-    plain = key.open(
-        PRE.unpack(record[:PRE_BYTES])[4], sframe, record[:PRE_BYTES], record[PRE_BYTES + len(sframe) :]
-    )
+    pre, index = record[:PRE_BYTES], PRE.unpack(record[:PRE_BYTES])[4]
+    sframe = encode_header(seg, index)
+    sealed = record[PRE_BYTES + len(sframe) :]
+    opened = bytearray(len(sealed) - TAG_BYTES)
+    key.open_into(index, sframe, pre, sealed, memoryview(opened))
+    plain = bytes(opened)
     fields = altered_pre(rng, record) if rng.random() < 0.7 else list(PRE.unpack(record[:PRE_BYTES]))
     if rng.random() < 0.4:
         plain = altered(rng, [plain])[:100]

@@ -13,7 +13,7 @@ import pytest
 
 from appliance.camera.jetson import JetsonCamera
 from appliance.camera.picamera import PiCamera
-from appliance.camera.source import open_source
+from appliance.camera.source import CameraSource, open_source
 from appliance.camera.v4l2 import V4l2Camera
 from appliance.errors import CameraUnavailable
 from tests.grey_clip import clip
@@ -112,16 +112,21 @@ class StandInCapture:
         StandInCapture.pipeline += " released"
 
 
+def gives_one_frame_and_is_gone(camera: CameraSource, name: str) -> None:
+    camera.open()
+    frame = camera.read(5.0)
+    assert frame is not None
+    assert (frame.width_px, frame.height_px) == (128, 72)
+    with pytest.raises(CameraUnavailable, match=f"{name} is gone"):
+        camera.read(5.0)
+    camera.close()
+
+
 def test_jetson_camera_reads_planes_and_reports_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", StandInCapture)
     camera = open_source("gstreamer:1", 128, 72, 15, ManualClock())
     assert isinstance(camera, JetsonCamera)
-    camera.open()
-    frame = camera.read(5.0)
-    assert (frame.width_px, frame.height_px) == (128, 72)
-    with pytest.raises(CameraUnavailable, match="jetson camera 1 is gone"):
-        camera.read(5.0)
-    camera.close()
+    gives_one_frame_and_is_gone(camera, "jetson camera 1")
     assert StandInCapture.pipeline.startswith("nvarguscamerasrc sensor-id=1 !")
     assert "width=128,height=72,format=I420" in StandInCapture.pipeline
     assert "framerate=15000/1000" in StandInCapture.pipeline
@@ -143,12 +148,7 @@ def test_v4l2_camera_reads_scales_and_reports_its_loss(monkeypatch: pytest.Monke
     monkeypatch.setattr(av, "open", stand_in)
     camera = open_source("/dev/video0", 128, 72, 15, ManualClock())
     assert isinstance(camera, V4l2Camera)
-    camera.open()
-    frame = camera.read(5.0)
-    assert (frame.width_px, frame.height_px) == (128, 72)
-    with pytest.raises(CameraUnavailable, match="camera /dev/video0 is gone"):
-        camera.read(5.0)
-    camera.close()
+    gives_one_frame_and_is_gone(camera, "camera /dev/video0")
     assert tried == [
         {"video_size": "128x72", "framerate": "15", "input_format": "mjpeg"},
         {"video_size": "128x72", "framerate": "15"},

@@ -184,7 +184,7 @@ def test_refusals_have_one_line_a_hint_and_a_code(invigil: Invigil) -> None:
     new = {"out": "new"}
     for command, code, words in (
         (changed(ROOT, passphrase_file="short", **new), 4, "passphrase has 11 characters"),
-        (changed(ROOT, passphrase_file="absent", **new), 4, "cannot use absent: no such file or directory"),
+        (changed(ROOT, passphrase_file="absent", **new), 4, "cannot read absent: no such file or directory"),
         (changed(ROOT, passphrase_file="bytes", **new), 4, "bytes is not text"),
         (changed(ROOT, institution="a b", **new), 4, "institution 'a b' is not a usable name"),
         (changed(ROOT, out="policy.toml"), 4, "policy.toml"),
@@ -264,7 +264,7 @@ def test_port_in_use_has_its_own_code(invigil: Invigil) -> None:
 def test_bad_input_in_its_own_process(invigil: Invigil) -> None:
     is_refusal(invigil.run("node", "camera", "--config", "absent.toml"), 3, "cannot read absent.toml")
     is_refusal(invigil.run(*CA[:-1], "a b"), 4, "'a b' is no host name")
-    is_refusal(invigil.run(*changed(ROOT, passphrase_file="absent")), 4, "cannot use absent")
+    is_refusal(invigil.run(*changed(ROOT, passphrase_file="absent")), 4, "cannot read absent")
 
 
 def test_account_is_made_once(invigil: Invigil) -> None:
