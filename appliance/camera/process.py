@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import Any
 
 from appliance.camera.inbox import Greet, Inbox, Item, Replay, Wake
@@ -192,6 +193,10 @@ class CameraProcess:
         order = self._ledger.wanted_session()
         if order is not None and self._view.session(order.sid) is None:
             self._begin(order)
+            return
+        for order in self._ledger.ended_sessions():
+            if self._view.session(order.sid) is None:
+                self._keep_unbegun(order)
 
     def _begin(self, order: OrderedSession) -> None:
         wanted = RecordingOrder.read(order, self._root_key)
@@ -203,6 +208,16 @@ class CameraProcess:
         if session is not None:
             log.info("session.begun sid=%s", session.sid)
             self._run_session(session, wanted, recipients, None)
+
+    def _keep_unbegun(self, order: OrderedSession) -> None:
+        """A session that was ended before this process could begin it: it can be certified, and nothing is filmed."""
+        wanted = RecordingOrder.read(order, self._root_key)
+        ended = ordered_end(order) or utc_text(self._clock.wall())
+        new = wanted.new_session(self._config, self._clock, self._recipient_set().version)
+        self._store.begin_session(replace(new, started=ended))
+        session = self._store.active_session()
+        if session is not None:
+            self._finish(session, 0, "ended before recording began", ended)
 
     def _go_on(self, session: SessionRow) -> None:
         """Continue, or finish, a session that nothing records though it has not ended."""
@@ -231,6 +246,9 @@ class CameraProcess:
         end_90k = wall_90k(session, parse_utc(ended))
         if end_90k > covered_90k:
             self._store.add_gap(session.sid, covered_90k, end_90k, cause)
+        # Also where nothing was recorded there is a leaf for the room to witness; without one nothing is certified.
+        body = {"kind": "session_close", "at": utc_text(self._clock.wall()), "cause": cause}
+        self._store.append_event(session.sid, body)
         self._store.end_session(session.sid, ended)
         log.info("session.ended sid=%s cause=%s", session.sid, cause)
         self._peers.tell({"type": "durable", "sid": session.sid})

@@ -129,6 +129,10 @@ class LedgerView:
         found = self._orders("state = 'ordered' AND end_command IS NULL")
         return found[-1] if found else None
 
+    def ended_sessions(self) -> list[OrderedSession]:
+        """Those that the room ended and has not decided about, oldest first."""
+        return self._orders("state = 'ended'")
+
     def is_ended(self, sid: str) -> bool:
         """True once the room ordered its end or what comes after; False if the session is unknown."""
         return bool(self._orders("sid = ? AND (state != 'ordered' OR end_command IS NOT NULL)", sid))

@@ -24,9 +24,10 @@ import pytest
 from appliance.clock import SystemClock, parse_utc, utc_text
 from appliance.local_link import LocalClient, Message
 from appliance.store.check import check_store
+from appliance.store.recording import RecordingStore
 from appliance.store.rows import GapRow, SessionRow
 from appliance.store.view import RecordingView
-from tests.unit.test_store_builders import SID
+from tests.unit.test_store_builders import SID, new_session
 from tests.unit.test_sync_room import DESK, Bench
 
 pytestmark = pytest.mark.slow
@@ -325,6 +326,32 @@ def test_the_end_was_ordered_while_the_node_was_dead(node: Node) -> None:
     assert (gap.start_90k / S, gap.cause) == (covered_s, "node restarted")
     assert gap.end_90k == pytest.approx((covered_s + 90) * S, abs=100)
     assert node.covered_s == covered_s, "filmed after the end"
+
+
+def test_a_session_that_ended_before_it_could_begin_is_kept_and_films_nothing(node: Node) -> None:
+    """Start and end lay in the ledger before this process woke: a row and a leaf, so that it can be certified."""
+    node.order()
+    node.order_end()
+    node.start()
+    ended = node.ended()
+    assert ended.ended == ended.started
+    assert [event.body["kind"] for event in node.view.events(SID)] == ["session_close"]
+    assert node.view.events(SID)[0].body["cause"] == "ended before recording began"
+    until(lambda: sum(message["type"] == "facts" for message in node.heard) >= 3, "three seconds of facts")
+    assert not any(message["light_on"] for message in node.heard if message["type"] == "facts")
+    assert (node.segment_states(), node.gaps(), node.ring.exists()) == ([], [], False)
+    assert node.stop() == 0
+    assert check_store(node.bench.store) == []
+
+
+def test_a_session_killed_between_its_row_and_its_first_leaf_has_a_leaf_in_the_end(node: Node) -> None:
+    with closing(RecordingStore(node.bench.store, SystemClock())) as store:
+        store.begin_session(new_session())
+    node.order()
+    node.order_end()
+    node.start()
+    node.ended()
+    assert [event.body["kind"] for event in node.view.events(SID)] == ["session_close"]
 
 
 def test_sigterm_seals_and_the_next_start_goes_on(node: Node) -> None:

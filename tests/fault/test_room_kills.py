@@ -89,6 +89,29 @@ def test_killed_camera_costs_at_most_the_open_fragment(exam: Exam) -> None:
     assert {entry["outcome"] for entry in exam.manifest()["segments"]} == {"CLOSED", "OPEN_ENDED"}
 
 
+def test_an_exam_over_before_the_camera_process_woke_is_certified_as_nothing_recorded(
+    room: DemoRoom, client: ControllerClient
+) -> None:
+    """And the desk takes its next candidate."""
+    wait_until("desk-1 can start", lambda: room.startable(client, "desk-1"), 60)
+    camera = room.nodes["desk-1"]["camera"]
+    camera.hold_down()
+    started = client.post("/api/sessions/start", {"desk": "desk-1", "candidate_code": "C-0001"})
+    exam = Exam(room, client, "desk-1", started["sid"])
+    client.post(f"/api/sessions/{exam.sid}/end")
+    wait_until("the room says it", lambda: "ended before anything" in str(client.tile("desk-1")), 60)
+    camera.bring_back()
+    wait_until("the certificate", lambda: bool(client.session(exam.sid)["certified"]), 60)
+    ended = client.session(exam.sid)
+    assert not ended["complete"]
+    assert "nothing was recorded" in str(ended)
+    assert exam.event_kinds() == ["session_close"]
+    assert exam.manifest()["segments"] == []
+    following = Exam.begin(room, client, "desk-1", "C-0002")
+    following.record_until(2)
+    following.end()
+
+
 @pytest.mark.parametrize("part", ["broker", "controller", "desk-1 sync"])
 def test_killed_room_parts_cost_nothing(exam: Exam, part: str) -> None:
     """Broker, controller and the node's own link: no frame, no witness, no decision is lost (F050)."""
