@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,27 @@ def test_a_stray_import_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", product_modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_stay_small(module: Path) -> None:
     assert len(module.read_text().splitlines()) <= MOST_LINES
+
+
+VERIFIER = ROOT / "verifier" / "verify_session.py"
+MOST_SECTION_LINES, MOST_STEP_LINES = 125, 32
+
+
+def test_the_stand_alone_verifier_is_read_in_the_order_of_its_contents() -> None:
+    """It must stay one file, so its table of contents stands for the modules that it cannot have."""
+    lines = VERIFIER.read_text().splitlines()
+    contents = [
+        (int(found[1]), found[2]) for line in lines if (found := re.match(r"#  +(\d+)  (.+?)(?:  |$)", line))
+    ]
+    sections = [
+        (int(found[1]), re.split(r" \(|:", found[2])[0], number)
+        for number, line in enumerate(lines)
+        if (found := re.match(r"# --- (\d+)  (.+)", line))
+    ]
+    assert [(number, title) for number, title, _ in sections] == contents
+    assert [number for number, _ in contents] == list(range(1, len(contents) + 1))
+    starts = [start for *_, start in sections] + [len(lines)]
+    assert max(end - start for start, end in itertools.pairwise(starts)) <= MOST_SECTION_LINES
+    for step in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(step, ast.FunctionDef) and step.end_lineno is not None:
+            assert step.end_lineno - step.lineno < MOST_STEP_LINES, step.name
