@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,24 +29,18 @@ if TYPE_CHECKING:
 EXIT_PROBLEMS_FOUND = 7  # as EvidenceBroken
 
 
-class NodeService(StrEnum):
-    """The processes of a node, each `appliance.<name>.process`."""
-
-    CAMERA = "camera"
-    INFERENCE = "inference"
-    SYNC = "sync"
-
-
 app = command_group(
     "Invigil: recording and observations for exam rooms; nothing leaves before a proctor approves."
 )
 policy = command_group("The institution's signed exam policy.")
+node = command_group("A desk node: its three services, and whether its processor computes what was measured.")
 store = command_group("A desk node's store.")
 room = command_group("The room controller.")
 account = command_group("Staff accounts of the dashboard.")
 for parent, child, name in (
     (app, keys, "keys"),
     (app, policy, "policy"),
+    (app, node, "node"),
     (app, store, "store"),
     (app, room, "room"),
     (room, account, "account"),
@@ -118,18 +111,43 @@ def policy_show(
 # --- node -----------------------------------------------------------------------------------------------------------
 
 
-@app.command("node")
-def run_node(
-    service: Annotated[NodeService, typer.Argument(help="each is a process of its own")], config: NodeToml
-) -> None:
-    """Run a service of a desk node: camera, inference or sync."""
+@node.command("camera")
+def node_camera(config: NodeToml) -> None:
+    """Run the service that records."""
+    _run_node("camera", config)
+
+
+@node.command("inference")
+def node_inference(config: NodeToml) -> None:
+    """Run the service that looks for face and gaze."""
+    _run_node("inference", config)
+
+
+@node.command("sync")
+def node_sync(config: NodeToml) -> None:
+    """Run the service that speaks with the room and sends what was released."""
+    _run_node("sync", config)
+
+
+def _run_node(service: str, config: Path) -> None:
     from appliance.config import NodeConfig, load_config
     from appliance.service import run_service
 
     settings = load_config(config, NodeConfig)
     with _needs("node"):
-        run = import_module(f"appliance.{service.value}.process").run
-    raise typer.Exit(run_service(service.value, lambda stop: run(settings, stop)))
+        run = import_module(f"appliance.{service}.process").run
+    raise typer.Exit(run_service(service, lambda stop: run(settings, stop)))
+
+
+@node.command("selftest")
+def node_selftest() -> None:
+    """Run each model on a drawn face and compare its numbers with the golden ones. Exit code 7 where they differ."""
+    with _needs("node"):
+        from appliance.inference.selftest import self_test
+    report = self_test()
+    print(report.in_words(), end="")
+    if not report.passed:
+        raise typer.Exit(EXIT_PROBLEMS_FOUND)
 
 
 @store.command("check")

@@ -37,6 +37,7 @@ class NodeConfig(Strict):
     camera: str = "v4l2:/dev/video0"
     light_pin: int | None = None
     inference_rate_hz: float = Field(default=5.0, gt=0, le=30)
+    inference_cpu_percent: int = Field(default=60, ge=10, le=100, description="of one core, at the most")
     trust: NodeTrust = NodeTrust()
 
 

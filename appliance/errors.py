@@ -108,3 +108,9 @@ class Refused(ApplianceError, PermissionError):
     """A rule of the policy or the desk's state does not allow this now."""
 
     exit_code = 17
+
+
+class ModelsDiffer(ApplianceError, ArithmeticError):
+    """The models give other numbers on this processor than those that they were measured with."""
+
+    exit_code = 19

@@ -36,11 +36,25 @@ HINT = "put the frame ring under /run or /dev/shm"
 
 @dataclass(frozen=True, slots=True)
 class RingFrame:
-    """`image` is the reader's own height x width x 3 uint8 BGR copy; `sequence` counts a writer's from 1."""
+    """A frame where it lies in the ring, not a copy: who keeps some of it copies that, and asks `is_whole` afterwards.
+
+    `image` is a height x width x 3 uint8 BGR view that cannot be written to; `sequence` counts a writer's from 1.
+    """
 
     sequence: int
     taken_mono_ns: int
     image: Image
+    _memory: mmap.mmap
+    _slots: int
+
+    def is_whole(self) -> bool:
+        """Whether nothing has been written over `image` yet, so that all that was read of it is of this frame.
+
+        False already once the frame before the one that takes this slot is there: on ARM stores may be seen in another
+        order than they were made in, but not a whole frame's time apart.
+        """
+        (newest,) = NEWEST.unpack_from(self._memory, NEWEST_AT)
+        return bool(newest - self.sequence < self._slots - 1)
 
 
 def _slot_bytes(width_px: int, height_px: int) -> int:
@@ -158,7 +172,7 @@ class FrameRingReader:
     """Reads the newest frame of the ring at `path`, which may come, go and be replaced at any time.
 
     `lost_frames` counts frames that were overwritten or skipped between two that were read from one writer,
-    `torn_reads` the copies thrown away because the writer was in that slot.
+    `torn_reads` the frames not given because the writer was in that slot.
     """
 
     def __init__(self, path: Path) -> None:
@@ -183,7 +197,7 @@ class FrameRingReader:
             (newest,) = NEWEST.unpack_from(self._memory, NEWEST_AT)
             if newest <= after:
                 return None
-            frame = self._copy(newest)
+            frame = self._frame(newest)
             if frame is not None:
                 if after > 0:
                     self.lost_frames += newest - after - 1
@@ -193,10 +207,8 @@ class FrameRingReader:
         return None
 
     def close(self) -> None:
-        """Let go of the ring; `latest` opens it again."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        """Let go of the ring; `latest` opens it again. A frame that somebody still holds stays readable."""
+        self._memory = None
 
     def _follow(self) -> None:
         try:
@@ -228,18 +240,16 @@ class FrameRingReader:
         self._identity = (opened.st_dev, opened.st_ino)
         self._fresh = True
 
-    def _copy(self, sequence: int) -> RingFrame | None:
-        """The frame `sequence`, or None if its slot changed before or during the copy."""
+    def _frame(self, sequence: int) -> RingFrame | None:
+        """The frame `sequence`, or None if its slot has not, or not any more, all of it."""
         assert self._memory is not None  # noqa: S101
         slot_at = HEADER_BYTES + sequence % self._slots * self._slot_bytes
-        before = SLOT.unpack_from(self._memory, slot_at)
-        version, found, taken_mono_ns, check_sum = before
-        if version % 2 or found != sequence:
+        version, found, taken_mono_ns, check_sum = SLOT.unpack_from(self._memory, slot_at)
+        if version != 2 * sequence or found != sequence:
             return None
-        pixels = _pixels(self._memory, slot_at, self._slot_bytes).copy()
-        if SLOT.unpack_from(self._memory, slot_at) != before:
-            return None
+        pixels = _pixels(self._memory, slot_at, self._slot_bytes)
         if _check_sum(pixels, sequence, taken_mono_ns) != check_sum:
             return None
         size = self._height_px * self._width_px * 3
-        return RingFrame(sequence, taken_mono_ns, pixels[:size].reshape(self._height_px, self._width_px, 3))
+        image = pixels[:size].reshape(self._height_px, self._width_px, 3)
+        return RingFrame(sequence, taken_mono_ns, image, self._memory, self._slots)

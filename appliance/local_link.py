@@ -3,9 +3,9 @@
 The link only wakes and forwards; the truth is in the two databases. A slow or dead peer never holds up the camera: what
 waits for it is bounded in bytes and the newest message is dropped and counted. One that floods waits in its own socket.
 
-    inference -> camera   observation {key, report: ObservationReport} · inference {rate_hz}
+    inference -> camera   observation {key, report: ObservationReport} · inference {rate_hz}, or {problem}
     sync -> camera        wake (the ledger changed) · watch {mode: still|live, lease_s} · replay
-    camera -> inference   session {sid or None, face, gaze, started_mono_ns, levels}
+    camera -> inference   session {sid or None, face, gaze, started_mono_ns, levels, policy, accommodations}
     camera -> sync        durable {sid} · observation {sid, number, report} · preview {jpeg: base64}, to who watches
                           · facts {camera_open, camera_problem, light_on, inference_rate_hz, faults}
 """
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 MAX_LINE_BYTES = 1 << 20
-# A thousand replayed observations of 1 kB, or some seconds of live pictures for a peer that stands still.
+# A thousand replayed observations of 3 kB, or some seconds of live pictures for a peer that stands still.
 MAX_WAITING_BYTES = 4 << 20
 # Sync, inference and what a person looks in with; more than that is a peer gone wrong.
 MAX_PEERS = 16

@@ -6,13 +6,13 @@ node verify it alike (F003).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.errors import BadInput, NotTrusted, StorageNotAllowed
 from appliance.evf.errors import EvfError
@@ -27,6 +27,31 @@ DEFAULT_LEVELS: dict[str, Level] = {
     "several_people": "red",
     "head_turned_away": "yellow",
     "gaze_outside_work_area": "yellow",
+}
+
+# What may be taken away or widened for one seat: a code for what the software does, never for why (F026).
+Accommodation = Literal[
+    "breaks_free",
+    "gaze_wide",
+    "head_tic",
+    "human_only",
+    "no_gaze",
+    "posture_free",
+    "reader_voice",
+    "second_person_ok",
+]
+Accommodations = Annotated[tuple[Accommodation, ...], AfterValidator(lambda codes: tuple(sorted(set(codes))))]
+ACCOMMODATIONS: tuple[Accommodation, ...] = get_args(Accommodation)
+# For staff and for the recording's own log.
+ACCOMMODATION_WORDS: dict[Accommodation, str] = {
+    "breaks_free": "an empty seat raises no level",
+    "gaze_wide": "wider limits for looking aside",
+    "head_tic": "head and eye movements that return count for nothing",
+    "human_only": "no model looks, people only; it is recorded",
+    "no_gaze": "the direction of the eyes is not read",
+    "posture_free": "a turned head is not observed",
+    "reader_voice": "a voice that reads aloud is expected",
+    "second_person_ok": "a second person may be in view",
 }
 
 
@@ -87,6 +112,13 @@ class ExamPolicy(Strict):
     def retention_end(self) -> date:
         """The day from which the recording may no longer exist; six months after the exam unless stated (F107)."""
         return self.retain_until or six_months_after(self.exam_date)
+
+    def for_seat(self, accommodations: Collection[Accommodation]) -> ExamPolicy:
+        """What is left of face and gaze at one seat; never more than the policy turned on (F042, F133)."""
+        face = self.face and "human_only" not in accommodations
+        return self.model_copy(
+            update={"face": face, "gaze": self.gaze and face and "no_gaze" not in accommodations}
+        )
 
     def require_storage(self, endpoint: str, region: str, bucket: str) -> None:
         """Refuse any storage that the policy does not list, before a byte is sent (F119)."""

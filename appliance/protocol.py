@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AfterValidator, Field, ValidationError
 
+from appliance.card import Card
 from appliance.clock import parse_utc, utc_text
 from appliance.errors import BadInput, NotTrusted
 from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.errors import EvfError
 from appliance.evf.signed import sign_document, verify_document
-from appliance.policy import Code, Level, Strict, first_problem
+from appliance.policy import Accommodations, Code, Level, Strict, first_problem
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 20
@@ -191,6 +192,7 @@ class ObservationReport(Strict):
     rule: str = Field(max_length=400)
     measured: dict[str, float | int | str | None]
     uncertainty: str = Field(default="", max_length=200)
+    card: Card | None = Field(default=None, description="None: recorded by an older version")
 
 
 # An epoch's observations are numbered from its own multiple of this: a number never returns in a session, and one
@@ -240,6 +242,8 @@ class StartSession(Strict):
     sid: Sid
     candidate_code: Code
     policy: dict[str, Any]
+    # Left out where there is none, so that older desks understand; one that does not know them refuses the order.
+    accommodations: Accommodations = Field(default=(), exclude_if=lambda codes: not codes)
 
 
 class EndSession(Strict):

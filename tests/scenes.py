@@ -20,9 +20,9 @@ def desk(width_px: int = 320, height_px: int = 240) -> Image:
     return cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
-def filmed(scene: Image, noise: float = 1.5) -> Image:
+def filmed(scene: Image, noise: float = 1.5, source: np.random.Generator = NOISE) -> Image:
     """One exposure of it: the same scene never gives the same picture twice."""
-    values = scene + NOISE.standard_normal(scene.shape, np.float32) * np.float32(noise)
+    values = scene + source.standard_normal(scene.shape, np.float32) * np.float32(noise)
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 

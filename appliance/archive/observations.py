@@ -18,6 +18,8 @@ from appliance.policy import Strict, first_problem
 from appliance.protocol import ObservationReport
 from appliance.timecode import TICKS_PER_S, seconds
 
+# Of docs/schemas/events.schema.json; 2 brought the cards.
+EVENTS_VERSION = 2
 # F068, word for word on every report and export
 NOTICE = "An indication is not proof of anything. It says where a person may want to look."
 
@@ -106,6 +108,7 @@ def events_document(
         elif line.kind is not Kind.LOST:
             by_kind["findings"].append({**_span(line), "kind": line.kind.value})
     return {
+        "version": EVENTS_VERSION,
         "sid": subject.sid,
         "exam": subject.exam,
         "candidate_code": subject.candidate_code,
@@ -136,4 +139,5 @@ def _observation(report: ObservationReport) -> dict[str, Any]:
         "measured": report.measured,
         "uncertainty": report.uncertainty,
         "technical": report.technical,
+        "card": None if report.card is None else report.card.model_dump(),
     }

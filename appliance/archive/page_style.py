@@ -31,6 +31,8 @@ caption{text-align:left;color:var(--soft);padding-bottom:8px}
 th,td{text-align:left;vertical-align:top;padding:8px 16px 8px 0;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600;font-size:13px}
 td.time,td.long{white-space:nowrap}
+summary{cursor:pointer;color:var(--soft);font-size:13px}
+details dl{margin-top:8px}
 td small,dd small{color:var(--soft);font-size:13px;display:block}
 code{font:12px/1.6 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 .mark{width:16px;height:16px;vertical-align:-2px;margin-right:6px}
@@ -59,6 +61,7 @@ footer{margin-top:40px;padding-top:16px;border-top:1px solid var(--line);color:v
 --line:#bbb;
 --accent:#000;--green:#1d7a45;--yellow:#9a6200;--red:#b3261e;--none:#444;--technical:#5b4a9c;
 --recorded:#8fb3e6;--gap:#000}
+details::details-content{content-visibility:visible;display:block}
 body{font-size:11pt}main{max-width:none;padding:0}.scroll{overflow:visible}.timeline{min-width:0}
 tr,.state,.timeline{break-inside:avoid}h2{break-after:avoid}thead{display:table-header-group}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}

@@ -12,6 +12,7 @@ from html import escape
 from appliance.archive.observations import NOTICE, Subject, end_90k
 from appliance.archive.page_style import STYLE
 from appliance.archive.timeline import Span, mark, timeline
+from appliance.card import card_lines
 from appliance.evidence.completeness import Completeness, Kind, Line
 from appliance.policy import Level
 from appliance.protocol import ObservationReport
@@ -211,7 +212,16 @@ def _row(report: ObservationReport) -> str:
         f"<td>{_measured(report.measured)}</td>",
         f"<td>{escape(report.uncertainty)}</td>",
     )
-    return f"<tr>{''.join(cells)}</tr>"
+    return f"<tr>{''.join(cells)}</tr>{_card(report, len(cells))}"
+
+
+def _card(report: ObservationReport, columns: int) -> str:
+    lines = "".join(
+        f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>"
+        for label, text in card_lines(report.card)
+    )
+    inside = f"<details><summary>Explanation</summary><dl>{lines}</dl></details>"
+    return f'<tr class="card"><td colspan="{columns}">{inside}</td></tr>'
 
 
 def _measured(measured: Mapping[str, float | int | str | None]) -> str:

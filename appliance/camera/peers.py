@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # A model process that says nothing for this long is not assessing.
 INFERENCE_SILENCE_S = 5.0
 MAX_RATE_HZ = 1000.0
+MAX_PROBLEM_CHARACTERS = 200
 MAX_KEY = 2**53
 
 
@@ -35,6 +36,7 @@ class Peers:
         self._clock = clock
         self._watcher: Peer | None = None
         self._assessor: tuple[Peer, int, float] | None = None
+        self._not_assessing: tuple[Peer, int, str] | None = None
         self._observers: set[int] = set()
         self._server = LocalServer(path, self._on_message, self._on_connect, self._on_close)
 
@@ -53,6 +55,13 @@ class Peers:
         if assessor is None or assessor[0].closed.is_set():
             return None
         return assessor[2] if now_mono_ns - assessor[1] <= INFERENCE_SILENCE_S * 1e9 else None
+
+    def inference_problem(self, now_mono_ns: int) -> str | None:
+        """Why the model process assesses nothing, in its own words; None while it assesses, is silent or gone."""
+        said = self._not_assessing
+        if said is None or said[0].closed.is_set() or now_mono_ns - said[1] > INFERENCE_SILENCE_S * 1e9:
+            return None
+        return said[2]
 
     def close(self) -> None:
         """Drop all peers."""
@@ -78,11 +87,16 @@ class Peers:
                     self._watcher = peer
                     self._watch.renew(str(message.get("mode")), lease_s)
             case "inference":
-                rate_hz = _number(message.get("rate_hz"))
-                if rate_hz is not None and rate_hz <= MAX_RATE_HZ:
-                    self._assessor = (peer, self._clock.mono_ns(), rate_hz)
+                self._take_inference(peer, message)
             case "observation":
                 self._take_observation(peer, message)
+
+    def _take_inference(self, peer: Peer, message: Message) -> None:
+        rate_hz, problem = _number(message.get("rate_hz")), message.get("problem")
+        if rate_hz is not None and rate_hz <= MAX_RATE_HZ:
+            self._assessor, self._not_assessing = (peer, self._clock.mono_ns(), rate_hz), None
+        elif isinstance(problem, str) and problem.isprintable() and len(problem) <= MAX_PROBLEM_CHARACTERS:
+            self._assessor, self._not_assessing = None, (peer, self._clock.mono_ns(), problem)
 
     def _take_observation(self, peer: Peer, message: Message) -> None:
         key = message.get("key")

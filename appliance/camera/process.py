@@ -260,7 +260,9 @@ class CameraProcess:
         recipients: RecipientSet,
         after: Interruption | None,
     ) -> None:
-        self._running = RunningSession(self._equipment, session, wanted.policy, recipients, after)
+        self._running = RunningSession(
+            self._equipment, session, wanted.policy, recipients, after, wanted.start.accommodations
+        )
         self._pause_cause = None
         self._peers.tell(self._running.message)
 
@@ -352,7 +354,7 @@ class CameraProcess:
         if not keys_stay_in_memory():
             faults.append("swap could get recording keys; see the node's log")
         if running is not None:
-            running.assessed(rate_hz)
+            running.assessed(rate_hz, self._peers.inference_problem(now))
             running.note_findings()
             faults += running.faults()
         facts: dict[str, Any] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from appliance.camera.accommodations import accommodations_report
 from appliance.camera.capture import Capture
 from appliance.camera.degrade import Degrade
 from appliance.camera.inbox import (
@@ -36,10 +37,16 @@ from appliance.errors import BadConfig, CameraUnavailable, NoSpace
 from appliance.evf.recipients import RecipientSet
 from appliance.frames import FrameRingWriter
 from appliance.local_link import Message
-from appliance.policy import ExamPolicy, Video
+from appliance.policy import Accommodation, ExamPolicy, Video
 from appliance.store.recording import RecordingStore, SessionRow
 
 log = logging.getLogger(__name__)
+
+# The rules' shortest dwell is 3 s and their shortest way back 1 s; a desk that looks more rarely than that is named.
+LEAST_RATE_HZ = 1.0
+
+# What this process says by itself; peers of the link count from 1.
+OWN_PEER = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,12 @@ class RunningSession:
         policy: ExamPolicy,
         recipients: RecipientSet,
         after: Interruption | None,
+        accommodations: tuple[Accommodation, ...] = (),
     ) -> None:
         self.sid = row.sid
         self._equipment = equipment
-        self._policy = policy
+        self._accommodations = accommodations
+        self._policy = policy = policy.for_seat(accommodations)
         covered_90k = 0 if after is None else after.covered_90k
         self._timeline = Timeline.of(row, equipment.boot_id, equipment.clock, covered_90k)
         cause = "camera was starting" if after is None else after.cause
@@ -103,6 +112,7 @@ class RunningSession:
         )
         self._observations = SessionObservations(row.sid, self._recorder.epoch, self._recorder.observation)
         self._assessing = False
+        self._not_assessed: str | None = "face and gaze are not being assessed"
         self._ended: str | None = None
         moved_ms = 0 if after is None else after.clock_moved_ms
         self._wall = WallWatch.of(row, equipment.boot_id, equipment.clock, moved_ms)
@@ -135,6 +145,7 @@ class RunningSession:
         )
         self._check.start()
         self._capture.start()
+        self._tell_accommodations()
         self._tell_durable()
 
     @property
@@ -147,6 +158,8 @@ class RunningSession:
             "gaze": self._policy.gaze,
             "started_mono_ns": self._timeline.origin_mono_ns,
             "levels": dict(self._policy.levels),
+            "accommodations": list(self._accommodations),
+            "policy": f"{self._policy.id} v{self._policy.version}",
         }
 
     @property
@@ -203,8 +216,13 @@ class RunningSession:
             return
         raise self._capture.stuck or CameraUnavailable("filming ended by itself", "see the node's log")
 
-    def assessed(self, rate_hz: float | None) -> None:
-        """Keep as a leaf when assessment began or stopped; None: no model runs."""
+    def assessed(self, rate_hz: float | None, problem: str | None = None) -> None:
+        """Keep as a leaf when assessment began or stopped; None: no model runs, for the `problem` if it is known."""
+        self._not_assessed = None
+        if rate_hz is None:
+            self._not_assessed = "face and gaze are not being assessed" + (f": {problem}" if problem else "")
+        elif rate_hz < LEAST_RATE_HZ:
+            self._not_assessed = f"face and gaze are looked at only every {1 / max(rate_hz, 0.01):.1f} s"
         if self._policy.face and (rate_hz is not None) != self._assessing:
             self._assessing = rate_hz is not None
             self._recorder.notes.event("assessment_began" if self._assessing else "assessment_stopped")
@@ -234,8 +252,8 @@ class RunningSession:
             faults.append(f"{self._capture.lost_fragments} fragments lost to a slow disk")
         if self._policy.face and self._ring is None:
             faults.append("no room in memory for the frames that the models look at")
-        elif self._policy.face and not self._assessing:
-            faults.append("face and gaze are not being assessed")
+        elif self._policy.face and self._not_assessed is not None:
+            faults.append(self._not_assessed)
         faults += self._degrade.faults()
         faults += self._check.faults if self.camera_open else []
         if self._stepped_ms:
@@ -295,6 +313,12 @@ class RunningSession:
         except (NoSpace, BadConfig) as error:
             log.warning("frames.no_ring reason=%s", error)
             return None
+
+    def _tell_accommodations(self) -> None:
+        if self._accommodations:
+            now_90k = max(0, self._now_90k())
+            report = accommodations_report(self._accommodations, self._policy, now_90k)
+            self._tell(self._observations.take(Observed(OWN_PEER, 0, report), now_90k))
 
     def _now_90k(self) -> int:
         return self._timeline.at_90k(self._equipment.clock.mono_ns())

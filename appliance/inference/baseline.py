@@ -15,6 +15,9 @@ CLAMP_YAW_DEG = 15.0
 CLAMP_UP_DEG = 15.0
 # A minute of writing must not make the desk the direction that looking down is told by.
 CLAMP_DOWN_DEG = 5.0
+# Lower than this lies own paper (30 degrees and more), not a screen under a camera on its upper edge (its middle is 15
+# down). Paper beside the keyboard says nothing about where the screen stands, so neither angle is learned from it.
+PAPER_PITCH_DEG = -20.0
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Baseline:
         The caller leaves out what happens while something is open.
         """
         step_s = min(step_s, LEARN_S - self.learned_s)
-        if step_s <= 0.0:
+        if step_s <= 0.0 or pitch_deg < PAPER_PITCH_DEG:
             return
         self.learned_s += step_s
         share = step_s / self.learned_s

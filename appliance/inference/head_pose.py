@@ -96,7 +96,7 @@ def estimate(points: NDArray[np.float32], width: int, height: int) -> HeadPose |
         return None
     if not found or not float(place[2, 0]) > 0.0:
         return None
-    turn = _aimed_at(place[:, 0].astype(np.float64, copy=False)) @ cv2.Rodrigues(rotation)[0]
+    turn = aimed_at(place[:, 0].astype(np.float64, copy=False)) @ cv2.Rodrigues(rotation)[0]
     yaw, pitch = direction_deg(turn @ np.array([0.0, 0.0, -1.0]))
     return HeadPose(
         yaw, pitch + PITCH_ZERO_DEG, _roll_deg(turn, yaw, pitch), turn, focal / float(place[2, 0])
@@ -109,7 +109,7 @@ def direction_deg(vector: NDArray[np.float64]) -> tuple[float, float]:
     return math.degrees(math.atan2(x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z)))
 
 
-def _aimed_at(place: NDArray[np.float64]) -> NDArray[np.float64]:
+def aimed_at(place: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation from the camera as it hangs to one pointed at `place`, still upright."""
     x, y, z = (float(part) for part in place / np.linalg.norm(place))
     level = math.hypot(x, z)

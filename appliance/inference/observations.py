@@ -26,6 +26,9 @@ MAX_GAZE_UNCERTAINTY_DEG = 16.0
 # So far below the usual direction is the desk: writing and reading own paper raise nothing, whatever the
 # side.
 LOOKING_DOWN_DEG = 15.0
+# Pitch alone says nothing below this, whatever levels a rule has: it is the least certain angle (8 to 10 degrees of it
+# are the difference between real eyelids and rendered ones). The side decides.
+PITCH_ALONE_DEG = 15.0
 # A face that goes missing right after it was turned, cut or covered is probably still there, unseen; head
 # bent over the desk is how people write, and writing lasts.
 DOUBT_AFTER_TURNED_S = 10.0
@@ -36,6 +39,8 @@ STEADY_FACE_S = 2.0
 FACE_HOLE_S = 1.0
 TURNED_YAW_DEG = 35.0
 BENT_PITCH_DEG = -20.0
+# What the camera's own kinds look for in the picture.
+QUALITY_SOUGHT = {"camera_covered": "covered", "camera_blurred": "blur"}
 # 95 % of head yaws are closer than this to the truth (docs/observations.md).
 HEAD_UNCERTAINTY_DEG = 5.0
 
@@ -48,6 +53,8 @@ class Observation:
 
     `measured` holds the mean readings while inside, for directions also the largest deviation, the level and
     the baseline it is judged against, and `assessed_share`, the part of the time that could be assessed.
+    `quality_s` is the span's time by picture quality, `hidden_s` the part of it in which the picture was good
+    and still nothing could be assessed.
     """
 
     kind: str
@@ -60,6 +67,8 @@ class Observation:
     technical: bool
     uncertainty: float | None
     measured: dict[str, float] = field(default_factory=dict)
+    quality_s: dict[str, float] = field(default_factory=dict)
+    hidden_s: float = 0.0
 
     @property
     def words(self) -> str:
@@ -90,7 +99,7 @@ class ObservationPolicy:
     @property
     def level(self) -> Level:
         """The worst level among open observations; technical ones do not count (F050)."""
-        levels = [span.rule.level for span in self._spans.values() if span.is_open]
+        levels = [span.rule.level for span in self._spans.values() if span.is_open and span.rule.reported]
         return max((level for level in levels if level), key=lambda level: _SEVERITY[level], default="green")
 
     @property
@@ -114,8 +123,8 @@ class ObservationPolicy:
         events = []
         for kind, span in self._spans.items():
             reading = self._reading(kind, span.rule, signals)
-            change = span.step(now_ns, reading.value, reading.details)
-            if change:
+            change = span.step(now_ns, reading.value, reading.details, signals.quality)
+            if change and span.rule.reported:
                 events.append(self._observation(span, change, now_ns))
             if change == "closed":
                 span.clear()
@@ -125,7 +134,9 @@ class ObservationPolicy:
     def close_all(self, now_mono_ns: int) -> list[Observation]:
         """End of session or break: whatever is open closes where it was last seen."""
         events = [
-            self._observation(span, "closed", now_mono_ns) for span in self._spans.values() if span.is_open
+            self._observation(span, "closed", now_mono_ns)
+            for span in self._spans.values()
+            if span.is_open and span.rule.reported
         ]
         for span in self._spans.values():
             span.clear()
@@ -137,12 +148,16 @@ class ObservationPolicy:
         if kind == "several_people":
             if signals.quality != "good":
                 return _UNASSESSABLE
-            return _Reading(float(signals.faces >= 2), {"faces": float(signals.faces)})
+            return _Reading(float(signals.faces > rule.expected_people), {"faces": float(signals.faces)})
+        if kind in ANGLE_KINDS and rule.expected_people > 1 and signals.faces > 1:
+            # It may be the other person's; and a pause instead would join a look before it to one after it.
+            return _Reading(0.0)
         if kind == "head_turned_away":
             return self._head_turned(rule, signals)
         if kind == "gaze_outside_work_area":
             return self._gaze_outside(rule, signals)
-        sought, unclear = ("covered", "dark") if kind == "camera_covered" else ("blur", "covered")
+        sought = QUALITY_SOUGHT[kind]
+        unclear = "dark" if kind == "camera_covered" else "covered"
         return _UNASSESSABLE if signals.quality == unclear else _Reading(float(signals.quality == sought))
 
     def _nobody(self, signals: Signals) -> _Reading:
@@ -150,26 +165,28 @@ class ObservationPolicy:
             # However poor the picture, a face in it is somebody.
             return _Reading(0.0)
         in_doubt = signals.taken_mono_ns < self._doubt_until_ns
-        return _UNASSESSABLE if in_doubt or not signals.assessable else _Reading(1.0)
+        return _UNASSESSABLE if in_doubt or not signals.assessable else _Reading(1.0, {"faces": 0.0})
 
     def _head_turned(self, rule: Rule, signals: Signals) -> _Reading:
         yaw, pitch = signals.head_yaw_deg, signals.head_pitch_deg
         if not signals.assessable or yaw is None or pitch is None:
             return _UNASSESSABLE
-        return _Reading(
-            _deviation(rule, yaw - self._head.yaw_deg, pitch - self._head.pitch_deg),
-            {"yaw_deg": yaw, "pitch_deg": pitch, "baseline_yaw_deg": self._head.yaw_deg},
-        )
+        sideways, upward = yaw - self._head.yaw_deg, pitch - self._head.pitch_deg
+        details = {"yaw_deg": yaw, "pitch_deg": pitch} | _baseline_details(self._head)
+        # Bent over a sheet beside the keyboard.
+        return _Reading(0.0 if upward < BENT_PITCH_DEG else _deviation(rule, sideways, upward), details)
 
     def _gaze_outside(self, rule: Rule, signals: Signals) -> _Reading:
         if not signals.assessable or signals.head_yaw_deg is None or signals.head_pitch_deg is None:
             return _UNASSESSABLE
         yaw, pitch, unsure = signals.gaze_yaw_deg, signals.gaze_pitch_deg, signals.gaze_uncertainty_deg
         base = self._gaze
-        if abs(signals.head_yaw_deg - self._head.yaw_deg) > HEAD_DECIDES_YAW_DEG:
-            if "head_turned_away" in self._spans:
-                # That rule reports it; two observations of one movement would be one too many.
-                return _UNASSESSABLE
+        turned_deg = abs(signals.head_yaw_deg - self._head.yaw_deg)
+        if turned_deg > HEAD_DECIDES_YAW_DEG and "head_turned_away" in self._spans:
+            # That rule reports it; two observations of one movement would be one too many.
+            return _UNASSESSABLE
+        # Against the camera, not the usual direction: the camera is what the far eye hides from.
+        if max(turned_deg, abs(signals.head_yaw_deg)) > HEAD_DECIDES_YAW_DEG:
             yaw, pitch, unsure, base = (
                 signals.head_yaw_deg,
                 signals.head_pitch_deg,
@@ -178,16 +195,10 @@ class ObservationPolicy:
             )
         if yaw is None or pitch is None or unsure is None or unsure > MAX_GAZE_UNCERTAINTY_DEG:
             return _UNASSESSABLE
-        details = {
-            "yaw_deg": yaw,
-            "pitch_deg": pitch,
-            "baseline_yaw_deg": base.yaw_deg,
-            "uncertainty_deg": unsure,
-        }
+        details = {"yaw_deg": yaw, "pitch_deg": pitch, "uncertainty_deg": unsure} | _baseline_details(base)
         sideways, upward = yaw - base.yaw_deg, pitch - base.pitch_deg
-        if upward < -LOOKING_DOWN_DEG and base is self._gaze:
-            return _Reading(0.0, details)
-        return _Reading(_deviation(rule, sideways, upward), details)
+        lowest_deg = -LOOKING_DOWN_DEG if base is self._gaze else BENT_PITCH_DEG
+        return _Reading(0.0 if upward < lowest_deg else _deviation(rule, sideways, upward), details)
 
     def _remember_face(self, signals: Signals) -> None:
         if signals.faces == 0:
@@ -210,8 +221,12 @@ class ObservationPolicy:
 
     def _learn(self, signals: Signals, step_s: float) -> None:
         angle_spans = [self._spans[kind] for kind in ANGLE_KINDS if kind in self._spans]
-        # Frozen while somebody looks away, or looking away would become the habit it is judged by.
-        if not signals.assessable or any(span.start_ns is not None for span in angle_spans):
+        if signals.faces > 1 and any(span.rule.expected_people > 1 for span in angle_spans):
+            return
+        # Frozen while something is open or about to be: looking away would become the habit that it is judged by, and
+        # of two people in view nobody knows whose direction is read.
+        about_people = [span for span in self._spans.values() if not KINDS[span.rule.kind].technical]
+        if not signals.assessable or any(span.start_ns is not None for span in about_people):
             return
         if signals.head_yaw_deg is not None and signals.head_pitch_deg is not None:
             self._head.learn(signals.head_yaw_deg, signals.head_pitch_deg, step_s)
@@ -232,6 +247,12 @@ class ObservationPolicy:
             measured |= {"peak_deviation_deg": round(span.peak, 1), "threshold_deg": rule.enter}
             uncertainty = measured.pop("uncertainty_deg", HEAD_UNCERTAINTY_DEG)
         measured["assessed_share"] = round(share, 2)
+        quality_s = span.quality_s()
+        if rule.kind in QUALITY_SOUGHT:
+            sought = QUALITY_SOUGHT[rule.kind]
+            measured[f"{sought}_share"] = round(
+                quality_s.get(sought, 0.0) / (sum(quality_s.values()) or 1.0), 2
+            )
         return Observation(
             rule.kind,
             phase,
@@ -243,10 +264,17 @@ class ObservationPolicy:
             KINDS[rule.kind].technical,
             uncertainty,
             measured,
+            {name: round(spent_s, 2) for name, spent_s in quality_s.items()},
+            round(span.hidden_s(), 2),
         )
+
+
+def _baseline_details(base: Baseline) -> dict[str, float]:
+    return {"baseline_yaw_deg": base.yaw_deg, "baseline_learned_s": base.learned_s}
 
 
 def _deviation(rule: Rule, sideways_deg: float, upward_deg: float) -> float:
     """Degrees on the scale of the rule's levels; upward is stretched onto it, downward is nothing."""
-    upward = max(0.0, upward_deg) * rule.enter / rule.up_enter if rule.up_enter else 0.0
+    counts = rule.up_enter is not None and upward_deg >= PITCH_ALONE_DEG
+    upward = upward_deg * rule.enter / rule.up_enter if counts and rule.up_enter else 0.0
     return max(abs(sideways_deg), upward)

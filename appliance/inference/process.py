@@ -9,16 +9,24 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from appliance.clock import Clock, SystemClock
 from appliance.config import NodeConfig
-from appliance.frames import FrameRingReader
+from appliance.errors import ModelsDiffer
+from appliance.frames import FrameRingReader, RingFrame
+from appliance.inference.accommodations import accommodated
+from appliance.inference.cards import explain
 from appliance.inference.models import load_models
 from appliance.inference.observations import KINDS, Observation, ObservationPolicy
+from appliance.inference.pace import Pace
 from appliance.inference.rules import DEFAULT_RULES, Rule, enabled
+from appliance.inference.selftest import check
+from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
 from appliance.local_link import LocalClient, Message
 from appliance.service import notify
@@ -27,30 +35,49 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.2
 REPORT_INTERVAL_NS = 1_000_000_000
-RATE_WINDOW = 20
+# The rate is that of this time; two frames that lie further apart are the rate themselves.
+RATE_WINDOW_NS = 4_000_000_000
 
 
 class Assessment:
-    """One session's tracker and policy."""
+    """One session's tracker and policy; raises ModelsDiffer where the networks do not give their golden numbers."""
 
     def __init__(self, session: Message) -> None:
         self.sid = str(session["sid"])
         self.started_mono_ns = int(session["started_mono_ns"])
+        self._exam_policy = str(session["policy"])
         gaze = bool(session["gaze"])
-        self._tracker = Tracker(load_models(gaze))
-        self._policy = ObservationPolicy(with_levels(enabled(DEFAULT_RULES, gaze=gaze), session["levels"]))
+        self._models = load_models(gaze)
+        check(self._models)
+        self._tracker = Tracker(self._models)
+        # Then each frame is copied first, which takes less time than the ring can need to come round.
+        self._too_slow = False
+        rules = with_levels(enabled(DEFAULT_RULES, gaze=gaze), session["levels"])
+        self._policy = ObservationPolicy(accommodated(rules, session.get("accommodations", ())))
         self._keys: dict[str, int] = {}
         self._next_key = 0
 
-    def process(self, image: Any, taken_mono_ns: int) -> list[Message]:
-        """Messages for the camera from one frame (height x width x 3 uint8 BGR)."""
-        return [
-            self._message(each) for each in self._policy.process(self._tracker.process(image, taken_mono_ns))
-        ]
+    def process(self, frame: RingFrame) -> list[Message] | None:
+        """Messages for the camera from one frame; None where it was written over while it was read."""
+        signals = self._look(frame)
+        return None if signals is None else [self._message(each) for each in self._policy.process(signals)]
 
     def close(self, now_mono_ns: int) -> list[Message]:
         """Messages that end what is open."""
         return [self._message(each) for each in self._policy.close_all(now_mono_ns)]
+
+    def _look(self, frame: RingFrame) -> Signals | None:
+        if self._too_slow:
+            image = frame.image.copy()
+            return self._tracker.process(image, frame.taken_mono_ns) if frame.is_whole() else None
+        signals = self._tracker.process(frame.image, frame.taken_mono_ns)
+        if frame.is_whole():
+            return signals
+        # The ring came round while the models looked. What the tracker remembers may be of two frames.
+        log.warning("frame.written_over sequence=%d", frame.sequence)
+        self._too_slow = True
+        self._tracker = Tracker(self._models)
+        return None
 
     def _message(self, observation: Observation) -> Message:
         if observation.phase == "opened":
@@ -73,6 +100,7 @@ class Assessment:
                 "rule": observation.rule,
                 "measured": dict(observation.measured),
                 "uncertainty": uncertainty_words(observation),
+                "card": explain(observation, self._exam_policy).model_dump(),
             },
         }
 
@@ -104,7 +132,8 @@ def run(config: NodeConfig, stop: threading.Event) -> None:
     link = LocalClient(config.run_dir / "camera.sock", lambda message: _take(sessions, message))
     notify("READY=1")
     try:
-        _loop(stop, sessions, Assessor(ring, link, SystemClock(), config.inference_rate_hz))
+        pace = Pace(config.inference_rate_hz, config.inference_cpu_percent / 100)
+        _loop(stop, sessions, Assessor(ring, link, SystemClock(), pace))
     finally:
         link.close()
         ring.close()
@@ -131,18 +160,29 @@ class Speaker(Protocol):
 
 
 class Assessor:
-    """Follows the camera's sessions and assesses the newest frame, at most `rate_hz` times a second."""
+    """Follows the camera's sessions and assesses the newest frame as often as its pace allows."""
 
-    def __init__(self, ring: FrameRingReader, link: Speaker, clock: Clock, rate_hz: float) -> None:
+    def __init__(
+        self,
+        ring: FrameRingReader,
+        link: Speaker,
+        clock: Clock,
+        pace: Pace,
+        cpu_ns: Callable[[], int] = time.process_time_ns,
+        begin: Callable[[Message], Assessment] = Assessment,
+    ) -> None:
+        """`cpu_ns`: CPU time of the process, all threads."""
         self._ring = ring
         self._link = link
         self._clock = clock
-        self._period_ns = round(1e9 / rate_hz)
+        self._pace = pace
+        self._cpu_ns = cpu_ns
+        self._begin = begin
         self._assessment: Assessment | None = None
+        self._problem: str | None = None
         self._newest = 0
-        self._due_ns = 0
         self._report_due_ns = 0
-        self._finished_ns: deque[int] = deque(maxlen=RATE_WINDOW)
+        self._finished_ns: deque[int] = deque()
 
     def follow(self, session: Message) -> None:
         """Do what the camera's newest session message asks for; another session closes what is open."""
@@ -152,34 +192,53 @@ class Assessor:
         if known is not None:
             self._say(known.close(self._clock.mono_ns()))
             self._assessment = None
+        self._problem = None
         if session["sid"] is not None and session["face"]:
-            log.info("assessment.began sid=%s gaze=%s", session["sid"], session["gaze"])
-            self._assessment = Assessment(session)
+            try:
+                self._assessment = self._begin(session)
+                log.info("assessment.began sid=%s gaze=%s", session["sid"], session["gaze"])
+            except ModelsDiffer as error:
+                # No restart computes otherwise; the camera hears why nothing is assessed.
+                log.error("assessment.refused reason=%s hint=%s", error, error.hint)
+                self._problem = str(error)
         self._finished_ns.clear()
 
     def step(self) -> float:
         """Assess a frame if there is one and it is time; returns how many seconds to wait before the next step."""
+        begun_ns = self._clock.mono_ns()
+        wait_s = self._pace.wait_s(begun_ns, self._cpu_ns())
         assessment = self._assessment
         if assessment is None:
+            self._report_problem(begun_ns)
             return IDLE_S
-        begun_ns = self._clock.mono_ns()
-        if begun_ns < self._due_ns:
-            return (self._due_ns - begun_ns) / 1e9
+        if wait_s > 0:
+            # However much is owed, sessions are followed meanwhile.
+            return min(wait_s, IDLE_S)
         frame = self._ring.latest(self._newest)
         if frame is None:
-            return self._period_ns / 4e9
+            return min(self._pace.period_s / 4, IDLE_S)
         self._newest = frame.sequence
         # The ring may still hold the end of the session before.
         if frame.taken_mono_ns < assessment.started_mono_ns:
             return 0.0
-        # A tenth early is jitter of the writer, which keeps the same rate.
-        self._due_ns = begun_ns + self._period_ns * 9 // 10
-        self._say(assessment.process(frame.image, frame.taken_mono_ns))
-        self._report_rate(self._clock.mono_ns())
+        self._pace.begin(begun_ns)
+        messages = assessment.process(frame)
+        ended_ns = self._clock.mono_ns()
+        self._pace.end(ended_ns, self._cpu_ns())
+        if messages is not None:
+            self._say(messages)
+            self._report_rate(ended_ns)
         return 0.0
+
+    def _report_problem(self, now_ns: int) -> None:
+        if self._problem is not None and now_ns >= self._report_due_ns:
+            self._report_due_ns = now_ns + REPORT_INTERVAL_NS
+            self._link.send({"type": "inference", "problem": self._problem})
 
     def _report_rate(self, now_ns: int) -> None:
         self._finished_ns.append(now_ns)
+        while len(self._finished_ns) > 2 and self._finished_ns[0] < now_ns - RATE_WINDOW_NS:
+            self._finished_ns.popleft()
         if now_ns < self._report_due_ns or len(self._finished_ns) < 2:
             return
         self._report_due_ns = now_ns + REPORT_INTERVAL_NS

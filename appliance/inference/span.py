@@ -35,6 +35,8 @@ class Span:
         self._assessed_ns = 0
         self._unassessed_ns = 0
         self._inside_ns = 0
+        self._hidden_ns = 0
+        self._quality_ns: dict[str, int] = {}
         self._sums: dict[str, float] = {}
         self._smooth = 0.0
         self._inside = False
@@ -44,9 +46,9 @@ class Span:
         self._last_assessed_ns = 0
 
     def step(
-        self, now_ns: int, value: float | None, readings: Mapping[str, float]
+        self, now_ns: int, value: float | None, readings: Mapping[str, float], quality: str
     ) -> Literal["opened", "closed"] | None:
-        """Take one reading. After "closed" the span's values stand until `clear`."""
+        """Take one reading from a picture of this `quality`. After "closed" the span's values stand until `clear`."""
         elapsed_ns = 0 if self._last_ns is None else max(0, now_ns - self._last_ns)
         self._last_ns = now_ns
         if self.start_ns is not None and now_ns - self._last_assessed_ns >= UNASSESSABLE_ENDS_NS:
@@ -54,10 +56,12 @@ class Span:
             if self.is_open:
                 return "closed"
             self.clear()
+        step_ns = min(elapsed_ns, MAX_STEP_NS)
+        if self.start_ns is not None:
+            self._see(quality, value is None, step_ns, elapsed_ns - step_ns)
         if value is None:
             self._unassessed_ns += elapsed_ns
             return None
-        step_ns = min(elapsed_ns, MAX_STEP_NS)
         self._unassessed_ns += elapsed_ns - step_ns
         self._last_assessed_ns = now_ns
         self._smooth += (value - self._smooth) * (1.0 - math.exp(-step_ns / 1e9 / self.rule.smooth_s))
@@ -86,11 +90,25 @@ class Span:
         whole = self._assessed_ns + self._unassessed_ns
         return self._assessed_ns / whole if whole else 1.0
 
+    def quality_s(self) -> dict[str, float]:
+        """Seconds of the span by picture quality; "no frame" is what lay between frames too far apart."""
+        return {name: spent_ns / 1e9 for name, spent_ns in self._quality_ns.items() if spent_ns}
+
+    def hidden_s(self) -> float:
+        """Seconds of the span that could not be assessed though the picture was good: a face cut, covered, unclear."""
+        return self._hidden_ns / 1e9
+
     def clear(self) -> None:
         """Forget the span; the next reading at `enter` begins another."""
         self.is_open, self.start_ns, self.peak, self._inside = False, None, 0.0, False
-        self._assessed_ns = self._unassessed_ns = self._inside_ns = self._rested_ns = 0
-        self._sums = {}
+        self._assessed_ns = self._unassessed_ns = self._inside_ns = self._rested_ns = self._hidden_ns = 0
+        self._sums, self._quality_ns = {}, {}
+
+    def _see(self, quality: str, is_unassessable: bool, step_ns: int, hole_ns: int) -> None:
+        for name, spent_ns in ((quality, step_ns), ("no frame", hole_ns)):
+            self._quality_ns[name] = self._quality_ns.get(name, 0) + spent_ns
+        if is_unassessable and quality == "good":
+            self._hidden_ns += step_ns
 
     def _place(self, now_ns: int, value: float, step_ns: int) -> None:
         """Put the reading inside or outside; between the two levels it stays where it was."""
@@ -112,7 +130,7 @@ class Span:
             if not self.is_open and held and self._smooth >= self.rule.enter:
                 self.is_open = True
                 return "opened"
-        elif self._smooth <= self.rule.leave:
+        elif self._smooth <= self.rule.leave or (self.rule.starts_anew and not self.is_open):
             if not self.is_open:
                 self.clear()
             elif self._rested_ns >= self.rule.rest_s * 1e9:

@@ -146,6 +146,11 @@ def _certificate(db: sqlite_utils.Database) -> None:
         sessions.update(row["sid"], {"gaps": json.dumps(lines)})
 
 
+@migrations(name="0003_accommodations")
+def _accommodations(db: sqlite_utils.Database) -> None:
+    db.table("sessions").add_column("accommodations", str)
+
+
 class Database:
     """The only connection; every call is one transaction in the database's own thread."""
 

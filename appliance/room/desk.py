@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from appliance.policy import Level
+from appliance.policy import Accommodation, Level
 from appliance.protocol import Presence, SessionPhase, SessionReport, Status
 
 LINK_LATE_S = 3.0  # a status comes every second: two in a row are missing
@@ -68,6 +68,7 @@ class Decisions:
     discarded_at: str | None = None
     set_aside_at: str | None = None
     witness_refused: str | None = None
+    accommodations: tuple[Accommodation, ...] = ()
 
     @property
     def waits_for_approval(self) -> bool:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from appliance.errors import BadInput
 from appliance.evidence.audit import AuditLog
-from appliance.policy import Code, Strict
+from appliance.policy import Accommodations, Code, Strict
 from appliance.protocol import Count, Sid
 from appliance.room import views
 from appliance.room.accounts import LOGIN_LIFE_S, Account, LogInRefused, Role, log_in, log_out
@@ -43,6 +43,7 @@ class StartBody(Strict):
     all: bool = False
     candidate_code: Code | None = None
     name: str | None = Field(default=None, max_length=80)
+    accommodations: Accommodations = ()
 
 
 class EndBody(Strict):
@@ -190,13 +191,14 @@ async def post_start(request: Request, body: StartBody, by: Proctor) -> dict[str
     """Start one desk (its candidate_code is needed) or all ready ones (then it is a prefix)."""
     sessions = site_of(request).sessions
     if body.all:
-        if body.desk is not None or body.name is not None:
-            raise BadInput("all takes no desk and no name", "start one desk, or all")
+        if body.desk is not None or body.name is not None or body.accommodations:
+            raise BadInput("all takes no desk, no name and no accommodations", "start one desk, or all")
         return {"outcomes": [asdict(item) for item in await sessions.start_all(by, body.candidate_code)]}
     if body.desk is None or body.candidate_code is None:
         raise BadInput("desk and candidate_code are needed", 'or {"all": true}')
     known_desk(site_of(request), body.desk)
-    return {"sid": await sessions.start(by, body.desk, body.candidate_code, body.name)}
+    started = sessions.start(by, body.desk, body.candidate_code, body.name, body.accommodations)
+    return {"sid": await started}
 
 
 @router.post("/sessions/end")

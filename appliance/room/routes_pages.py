@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from fastapi.templating import Jinja2Templates
 
+from appliance.policy import ACCOMMODATION_WORDS
 from appliance.room import views
 from appliance.room.accounts import Account, Login, Role
 from appliance.room.routes_api import known_desk, note_broker
@@ -78,7 +79,9 @@ async def desk_page(request: Request, desk: str, login: LoggedIn) -> HTMLRespons
     view = views.desk_view(site.room, desk, login.account)
     before = seats[place - 1] if place > 0 else None
     after = seats[place + 1] if place + 1 < len(seats) else None
-    return page(request, "desk.html", login, view=view, before=before, after=after)
+    return page(
+        request, "desk.html", login, view=view, before=before, after=after, accommodations=ACCOMMODATION_WORDS
+    )
 
 
 @router.get("/end", response_class=HTMLResponse)

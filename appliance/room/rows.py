@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from appliance.errors import BadInput
@@ -48,4 +49,5 @@ def _decisions(row: sqlite3.Row) -> Decisions:
         discarded_at=row["discarded_at"],
         set_aside_at=row["set_aside_at"],
         witness_refused=row["witness_refused"],
+        accommodations=tuple(json.loads(row["accommodations"] or "[]")),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from appliance.errors import ApplianceError, BadInput, Refused
 from appliance.evidence.audit import AuditLog
-from appliance.policy import parse_policy
+from appliance.policy import Accommodation, parse_policy
 from appliance.protocol import EndSession, Hold, Release, StartSession
 from appliance.room.accounts import Account
 from appliance.room.commands import withdraw
@@ -39,7 +39,14 @@ class Sessions:
     def __init__(self, room: Room) -> None:
         self._room = room
 
-    async def start(self, by: Account, desk: str, candidate_code: str, name: str | None = None) -> str:
+    async def start(
+        self,
+        by: Account,
+        desk: str,
+        candidate_code: str,
+        name: str | None = None,
+        accommodations: tuple[Accommodation, ...] = (),
+    ) -> str:
         """Begin a session at a ready desk; returns its sid. `name` stays in RAM (F016)."""
         room = self._room
         loaded = room.planned()
@@ -62,17 +69,33 @@ class Sessions:
                 f"desk {desk} cannot start: {problem or assessment.words}", "look at the desk first"
             )
         sid = secrets.token_hex(16)
-        order = StartSession(sid=sid, candidate_code=candidate_code, policy=loaded.document)
+        order = StartSession(
+            sid=sid,
+            candidate_code=candidate_code,
+            policy=loaded.document,
+            accommodations=accommodations,
+        )
+        codes = list(order.accommodations)
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO sessions (sid, desk, candidate_code, policy, started_at, started_by, complete)"
-                " VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (sid, desk, candidate_code, json.dumps(loaded.document), room.now(), by.name),
+                "INSERT INTO sessions"
+                " (sid, desk, candidate_code, policy, started_at, started_by, complete, accommodations)"
+                " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+                (
+                    sid,
+                    desk,
+                    candidate_code,
+                    json.dumps(loaded.document),
+                    room.now(),
+                    by.name,
+                    json.dumps(codes),
+                ),
             )
             room.compose(connection, desk, order)
             policy = f"{loaded.policy.id} v{loaded.policy.version}"
-            self._log(connection, by, "session.start", sid, {"desk": desk, "policy": policy})
+            detail = {"desk": desk, "policy": policy, "accommodations": codes}
+            self._log(connection, by, "session.start", sid, detail)
 
         if name:
             room.live.names[sid] = name

@@ -6,11 +6,12 @@ import json
 import sqlite3
 from typing import Any
 
+from appliance.card import card_lines
 from appliance.evidence.completeness import Kind
-from appliance.policy import parse_policy
+from appliance.policy import ACCOMMODATION_WORDS, parse_policy
 from appliance.room.accounts import Account, Role
 from appliance.room.core import Room
-from appliance.room.desk import Assessment, DeskState
+from appliance.room.desk import UNDER_WAY, Assessment, DeskState
 from appliance.room.live import LiveDesk, Seen
 from appliance.timecode import TICKS_PER_S
 
@@ -88,6 +89,10 @@ def desk_view(room: Room, desk: str, account: Account) -> View:
     return {
         **tile(room, desk, assessment, account),
         "preview": bool(loaded and loaded.policy.preview and sees),
+        "accommodations": [
+            {"code": code, "words": ACCOMMODATION_WORDS[code]}
+            for code in (session.accommodations if session and sees and assessment.state in UNDER_WAY else ())
+        ],
         "needs": [need.words for need in assessment.needs if sees or not need.key.startswith("look-")],
         "observations": [observation(number, item) for number, item in sorted(seen.items(), reverse=True)],
         "sentence": SENTENCE,
@@ -101,6 +106,7 @@ def desk_view(room: Room, desk: str, account: Account) -> View:
             "witnessed": report.witnessed,
             "gaps": max(report.gap_count, len(report.gaps)),
         },
+        "looked_at_hz": _looked_at_hz(live) if sees else None,
         "free_bytes": live.status.free_bytes if live.status else None,
         "software": live.presence.software if live.presence else "",
     }
@@ -120,6 +126,7 @@ def observation(number: int, item: Seen) -> View:
         "rule": report.rule,
         "measured": report.measured,
         "uncertainty": report.uncertainty,
+        "card": card_lines(report.card),
         "review": item.review,
     }
 
@@ -212,6 +219,12 @@ def _stored_state(row: sqlite3.Row) -> tuple[DeskState, str]:
     if row["ended_at"]:
         return DeskState.ENDED, row["manifest_problem"] or "ended; the certificate is being made"
     return DeskState.RECORDING, "under way"
+
+
+def _looked_at_hz(live: LiveDesk) -> float | None:
+    """In tenths, so that the page does not change for less."""
+    rate_hz = live.status.inference_rate_hz if live.status else None
+    return None if rate_hz is None else round(rate_hz, 1)
 
 
 def _newest(live: LiveDesk, sid: str) -> str | None:

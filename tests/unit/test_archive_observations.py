@@ -59,8 +59,10 @@ def test_golden_events(tmp_path: Path, out: Path) -> None:
         "measured": {"yaw_deg": 31.5, "frames": 31},
         "uncertainty": "3.1 degrees of yaw",
         "technical": False,
+        "card": None,
     }
     assert json.loads(target.read_text()) == {
+        "version": 2,
         "sid": SID,
         "exam": EXAM,
         "candidate_code": CANDIDATE,

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from appliance.archive.cli import app
 from appliance.archive.observations import NOTICE
 from appliance.archive.timeline import timeline
+from appliance.card import NO_CARD, Card, card_lines
 from appliance.errors import EvidenceBroken, Refused
 from appliance.evidence.completeness import Kind, Line
 from appliance.protocol import ObservationReport
 from appliance.timecode import clock_text, duration_text, seconds, span_text
 from tests.sessions import (
     CANDIDATE,
+    CARD,
     DESK,
     EXAM,
     GAP_CAUSE,
@@ -126,6 +128,21 @@ def test_page_is_self_contained_and_runs_nothing(built: Built, tmp_path: Path) -
     assert "http:" not in html
     assert "https:" not in html
     assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; more" in html
+
+
+def test_each_observation_has_its_explanation_or_says_that_it_has_none(tmp_path: Path) -> None:
+    """F045, F072: what it rests on and does not show; a recording of an older version opens and says so."""
+    log = (
+        observation(1, "head_turned_away", 3.5, 9.75, card=CARD),
+        observation(2, "nobody_at_desk", 50, None, "red"),
+    )
+    html = page(build_session(tmp_path, Plan(observations=log)), tmp_path / "report.html")
+    text = " ".join(" ".join(read(html).text).split())
+    for label, words in card_lines(Card.model_validate(CARD)):
+        assert f"{label} {words}" in text
+    assert html.count("<summary>Explanation</summary>") == 2
+    assert text.count(NO_CARD) == 1
+    assert "&lt;of one generator&gt;" in html
 
 
 def test_complete_recording_is_called_complete(tmp_path: Path) -> None:

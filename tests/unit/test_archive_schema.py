@@ -19,7 +19,7 @@ from appliance.archive.observations import NOTICE
 from appliance.evidence.manifest import Gap
 from appliance.inference.inspect import inspect
 from appliance.inference.rules import KINDS
-from tests.sessions import RATE, Plan, build_session, observation
+from tests.sessions import CARD, RATE, Plan, build_session, observation
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -84,7 +84,7 @@ def _is_a(value: Any, name: str) -> bool:
 def events(tmp_path: Path) -> dict[str, Any]:
     """One with every part filled: a gap, a cut file, an unwitnessed span, all kinds of observation."""
     log = (
-        observation(1, "gaze_outside_work_area", 3.5, 9.75),
+        observation(1, "gaze_outside_work_area", 3.5, 9.75, card=CARD),
         observation(
             2, "camera_covered", 44, 50.25, None, technical=True, measured={"gain": None, "why": "dark"}
         ),
@@ -100,6 +100,7 @@ def events(tmp_path: Path) -> dict[str, Any]:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.exception
     document: dict[str, Any] = json.loads(target.read_text())
+    assert [one["card"] for one in document["observations"]] == [CARD, None, None]
     assert len(document["gaps"]) == 2
     assert len(document["findings"]) == 1
     assert document["complete"] is False
@@ -134,6 +135,13 @@ def test_real_events_document_keeps_to_the_published_schema(events: dict[str, An
         ),
         (lambda it: it["observations"][1].update(technical=0), "$.observations[1].technical: no boolean"),
         (lambda it: it["lost"].append("x"), "$.lost[0]: no object"),
+        (lambda it: it.update(version=1), "$.version: not the constant"),
+        (lambda it: it["observations"][1].pop("card"), "$.observations[1].card: missing"),
+        (lambda it: it["observations"][0]["card"].pop("light"), "$.observations[0].card.light: missing"),
+        (
+            lambda it: it["observations"][0]["card"].update(policy=""),
+            "$.observations[0].card.policy: pattern",
+        ),
     ],
 )
 def test_spoilt_events_document_does_not(

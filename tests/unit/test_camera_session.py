@@ -19,6 +19,7 @@ from appliance.camera.session import Equipment, Interruption, RunningSession
 from appliance.errors import CameraUnavailable, StoreFailed
 from appliance.evf.recipients import RecipientSet
 from appliance.local_link import Message
+from appliance.policy import Accommodation
 from appliance.protocol import ObservationReport
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView
@@ -50,7 +51,13 @@ class Bench:
         self.session: RunningSession | None = None
 
     def begin(
-        self, *, face: bool = True, ring_path: Path | None = None, after: Interruption | None = None
+        self,
+        *,
+        face: bool = True,
+        gaze: bool = False,
+        ring_path: Path | None = None,
+        after: Interruption | None = None,
+        accommodations: tuple[Accommodation, ...] = (),
     ) -> RunningSession:
         equipment = Equipment(
             store=self.store, clock=self.clock, boot_id=BOOT, device_key=Ed25519PrivateKey.generate(),
@@ -62,7 +69,8 @@ class Bench:
         row = self.store.active_session()
         assert row is not None
         recipients: RecipientSet = RECIPIENTS
-        self.session = RunningSession(equipment, row, policy(face=face, video=VIDEO), recipients, after)
+        exam = policy(face=face, gaze=gaze, video=VIDEO)
+        self.session = RunningSession(equipment, row, exam, recipients, after, accommodations)
         return self.session
 
     def filmed(self, at_s: float) -> Captured:
@@ -206,3 +214,71 @@ def test_filming_that_ends_by_itself_is_an_error(bench: Bench) -> None:
     bench.stop()
     with pytest.raises(CameraUnavailable, match="by itself"):
         session.require_filming()
+
+
+@pytest.mark.parametrize(
+    ("codes", "face", "gaze"),
+    [((), True, True), (("gaze_wide", "no_gaze"), True, False), (("human_only",), False, False)],
+    ids=["none", "no gaze", "human only"],
+)
+def test_f042_f046_inference_is_told_what_is_left_of_face_and_gaze_and_by_which_codes(
+    bench: Bench, codes: tuple[Accommodation, ...], face: bool, gaze: bool
+) -> None:
+    session = bench.begin(gaze=True, accommodations=codes)
+    said = (session.message["face"], session.message["gaze"], session.message["accommodations"])
+    assert said == (face, gaze, list(codes))
+    assert session.message["policy"] == "statistics-1 v3"
+
+
+def test_f133_at_a_seat_of_people_only_it_records_without_a_frame_for_any_model(bench: Bench) -> None:
+    session = bench.begin(accommodations=("human_only",))
+    assert session.take(bench.filmed(0))
+    session.assessed(None)
+    assert not (bench.memory / "frames").exists()
+    assert not [fault for fault in session.faults() if "face" in fault or "models" in fault]
+    assert bench.events() == ["epoch_open"]
+
+
+def test_codes_stand_in_the_encrypted_log_and_in_no_event_that_the_manifest_shows(bench: Bench) -> None:
+    bench.begin(accommodations=("breaks_free", "no_gaze"))
+    [told] = [each["report"] for each in bench.told if each["type"] == "observation"]
+    assert told["measured"] == {"accommodations": "breaks_free,no_gaze"}
+    view = RecordingView(bench.root)
+    segments = [segment for segment in view.segments(SID) if segment.track == "log"]
+    bodies = [event.body for event in view.events(SID)]
+    view.close()
+    assert len(segments) == 1
+    assert "no_gaze" not in str(bodies)
+    stored = b"".join(path.read_bytes() for path in bench.root.rglob("*") if path.is_file())
+    assert b"no_gaze" not in stored
+
+
+def test_a_seat_without_codes_writes_no_entry(bench: Bench) -> None:
+    bench.begin()
+    assert [each["type"] for each in bench.told] == ["durable"]
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "problem", "fault"),
+    [
+        (5.0, None, None),
+        (1.0, None, None),
+        (0.5, None, "face and gaze are looked at only every 2.0 s"),
+        (0.0, None, "face and gaze are looked at only every 100.0 s"),
+        (None, None, "face and gaze are not being assessed"),
+        (
+            None,
+            "this desk's processor gives other numbers",
+            "face and gaze are not being assessed: this desk's processor gives other numbers",
+        ),
+    ],
+)
+def test_the_room_is_told_when_the_models_look_rarely_or_not_at_all(
+    bench: Bench, rate_hz: float | None, problem: str | None, fault: str | None
+) -> None:
+    session = bench.begin()
+    assert "face and gaze are not being assessed" in session.faults()
+    session.assessed(rate_hz, problem)
+    assert [each for each in session.faults() if each.startswith("face and gaze")] == (
+        [fault] if fault else []
+    )

@@ -58,6 +58,8 @@ def test_paths_inside_an_optional_table_too(tmp_path: Path) -> None:
         (NodeConfig, NODE.replace("desk = ", "dask = "), "unknown key dask"),
         (NodeConfig, NODE + "broker_port = 70000\n", "broker_port: input should be less"),
         (NodeConfig, NODE + "inference_rate_hz = 0\n", "inference_rate_hz: "),
+        (NodeConfig, NODE + "inference_cpu_percent = 9\n", "inference_cpu_percent: "),
+        (NodeConfig, NODE + "inference_cpu_percent = 101\n", "inference_cpu_percent: "),
         (NodeConfig, NODE.replace('"desk-7"', '"desk/7"'), "desk: string should match"),
         (NodeConfig, NODE.replace('"desk-7"', '"+"'), "desk: string should match"),
         (RoomConfig, ROOM + STORAGE.replace("https://s3.example", "s3.example"), "storage.endpoint: "),

@@ -7,15 +7,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from appliance.frames import FrameRingReader, FrameRingWriter
+from appliance.errors import ModelsDiffer
+from appliance.frames import FrameRingReader, FrameRingWriter, RingFrame
 from appliance.inference.observations import KINDS, Observation
+from appliance.inference.pace import Pace
 from appliance.inference.process import IDLE_S, Assessment, Assessor, uncertainty_words, with_levels
 from appliance.inference.rules import DEFAULT_RULES
 from appliance.local_link import Message
@@ -26,6 +28,7 @@ from tests.unit.test_store_builders import OTHER_SID, SID
 WIDTH_PX, HEIGHT_PX = 640, 360
 SESSION: Message = {
     "type": "session", "sid": SID, "face": True, "gaze": False, "started_mono_ns": 10**9, "levels": {},
+    "policy": "stat-2026 v3",
 }  # fmt: skip
 NO_SESSION: Message = {"type": "session", "sid": None}
 
@@ -45,8 +48,13 @@ class Desk:
         self.ring = FrameRingWriter(self.path, WIDTH_PX, HEIGHT_PX)
         self.reader = FrameRingReader(self.path)
         self.said: list[Message] = []
-        self.assessor = Assessor(self.reader, self, self.clock, rate_hz=5.0)
+        self.cpu_ns = 0
+        self.assessor = self.assess_with(Pace(5.0, 0.6))
         self.picture = empty_seat()
+
+    def assess_with(self, pace: Pace, begin: Callable[[Message], Assessment] = Assessment) -> Assessor:
+        self.assessor = Assessor(self.reader, self, self.clock, pace, lambda: self.cpu_ns, begin)
+        return self.assessor
 
     def send(self, message: Message) -> bool:
         self.said.append(message)
@@ -84,7 +92,8 @@ def desk() -> Iterator[Desk]:
 def observation(**changes: object) -> Observation:
     made = Observation(
         "gaze_outside_work_area", "opened", 3 * 10**9, None, 4.26, "beyond 32 degrees for 4 s", "yellow",
-        False, 7.4, {"yaw_deg": 40.1, "assessed_share": 0.91},
+        False, 7.4,
+        {"yaw_deg": 40.1, "baseline_yaw_deg": 2.0, "baseline_learned_s": 60.0, "assessed_share": 0.91},
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -143,7 +152,13 @@ def test_every_message_is_a_report_as_the_room_reads_it(desk: Desk) -> None:
     assessment = Assessment(SESSION | {"gaze": True})
     for each in (
         observation(),
-        observation(kind="camera_covered", level=None, technical=True, uncertainty=None, measured={}),
+        observation(
+            kind="camera_covered",
+            level=None,
+            technical=True,
+            uncertainty=None,
+            measured={"assessed_share": 1.0},
+        ),
         observation(phase="closed", end_mono_ns=9 * 10**9),
         observation(start_mono_ns=10**8),
     ):
@@ -170,6 +185,132 @@ def test_it_runs_at_most_at_its_rate(desk: Desk) -> None:
     rates = [each["rate_hz"] for each in desk.said if each["type"] == "inference"]
     assert 3 <= len(rates) <= 5
     assert rates[-1] == pytest.approx(5.0, abs=0.7)
+
+
+class Dear(Assessment):
+    """Each frame costs this much CPU; the node's own tracker and rules do the rest."""
+
+    def __init__(self, desk: Desk, session: Message, cost_s: float) -> None:
+        super().__init__(session)
+        self.desk, self.cost_s = desk, cost_s
+
+    def process(self, frame: RingFrame) -> list[Message] | None:
+        self.desk.cpu_ns += round(self.cost_s * 1e9)
+        self.desk.clock.advance(self.cost_s)
+        return super().process(frame)
+
+
+def live(desk: Desk, seconds: float, rate_hz: float = 15.0) -> list[float]:
+    """A camera that goes on at its rate while the assessor works and waits as it says; how old each frame was, in s."""
+    period_ns = round(1e9 / rate_hz)
+    ages: list[float] = []
+    due_ns = desk.clock.mono_ns()
+    until_ns = due_ns + round(seconds * 1e9)
+    while desk.clock.mono_ns() < until_ns:
+        while due_ns <= desk.clock.mono_ns():
+            desk.ring.write(desk.picture, due_ns)
+            due_ns += period_ns
+        before, now_ns = desk.assessor._newest, desk.clock.mono_ns()
+        wait_s = desk.assessor.step()
+        if desk.assessor._newest != before:
+            taken_ns = due_ns - period_ns
+            ages.append((now_ns - taken_ns) / 1e9)
+        desk.clock.advance(max(wait_s, 1e-4))
+    return ages
+
+
+def rates(desk: Desk) -> list[float]:
+    return [each["rate_hz"] for each in desk.said if "rate_hz" in each]
+
+
+def test_a_slow_board_keeps_its_budget_stays_live_and_says_its_rate(desk: Desk) -> None:
+    """250 ms a frame and 60 % of a core are 2.4 frames a second, each of them the newest."""
+    desk.assess_with(Pace(15.0, 0.6), lambda session: Dear(desk, session, 0.25))
+    desk.assessor.follow(SESSION)
+    ages = live(desk, 20)
+    assert desk.cpu_ns <= 0.6 * 20e9 + 0.25e9
+    assert len(ages) == pytest.approx(2.4 * 20, abs=1)
+    assert max(ages) < 1 / 15
+    assert rates(desk)[-1] == pytest.approx(2.4, abs=0.1)
+
+
+def test_the_rate_that_is_said_is_the_rate_of_the_last_seconds(desk: Desk) -> None:
+    """A board that another program slows down: not the mean of better times."""
+    desk.assess_with(Pace(15.0, 0.6), lambda session: Dear(desk, session, 0.01))
+    desk.assessor.follow(SESSION)
+    live(desk, 8)
+    assert rates(desk)[-1] == pytest.approx(15, abs=0.5)
+    desk.assessor._assessment.cost_s = 1.2
+    live(desk, 10)
+    assert rates(desk)[-1] == pytest.approx(0.5, abs=0.05)
+    desk.assessor._assessment.cost_s = 0.01
+    live(desk, 8)
+    assert rates(desk)[-1] == pytest.approx(15, abs=0.5)
+
+
+def test_however_much_is_owed_a_turn_ends_and_the_session_with_it(desk: Desk) -> None:
+    """The watchdog is fed and the camera followed while a frame of 30 s of CPU is paid back."""
+    desk.assess_with(Pace(5.0, 0.6), lambda session: Dear(desk, session, 30.0))
+    desk.assessor.follow(SESSION)
+    desk.ring.write(desk.picture, desk.clock.mono_ns())
+    assert desk.assessor.step() == 0
+    desk.ring.write(desk.picture, desk.clock.mono_ns())
+    assert 0 < desk.assessor.step() <= IDLE_S
+    desk.assessor.follow(NO_SESSION)
+    assert desk.assessor.step() == IDLE_S
+
+
+class Overtaken(Assessment):
+    """While the models look, the camera writes this many frames."""
+
+    def __init__(self, desk: Desk, session: Message, frames: int) -> None:
+        super().__init__(session)
+        self.desk, self.frames = desk, frames
+        self.looked_at: list[np.ndarray] = []
+        follow = self._tracker.process
+
+        def slowly(image: np.ndarray, taken_mono_ns: int) -> object:
+            for number in range(self.frames):
+                desk.ring.write(np.full_like(desk.picture, number), desk.clock.mono_ns())
+            self.looked_at.append(image)
+            return follow(image, taken_mono_ns)
+
+        self._tracker.process = slowly  # type: ignore[method-assign]
+
+
+def test_a_frame_that_is_written_over_while_the_models_look_counts_for_nothing(desk: Desk) -> None:
+    """The next is copied first, so that a board slower than the ring assesses too; a late copy is noticed as well."""
+    assessment = Overtaken(desk, SESSION, frames=7)
+    desk.ring.write(desk.picture, desk.clock.mono_ns())
+    assert assessment.process(desk.reader.latest(0)) is None
+    assert assessment.process(desk.reader.latest(0)) == []
+    desk.ring.write(desk.picture, desk.clock.mono_ns())
+    frame = desk.reader.latest(0)
+    for _ in range(7):
+        desk.ring.write(desk.picture, desk.clock.mono_ns())
+    assert assessment.process(frame) is None
+
+
+def test_negative_control_a_frame_that_is_still_there_counts(desk: Desk) -> None:
+    assessment = Overtaken(desk, SESSION, frames=6)
+    desk.ring.write(desk.picture, desk.clock.mono_ns())
+    frame = desk.reader.latest(0)
+    assert assessment.process(frame) == []
+    assert np.shares_memory(assessment.looked_at[0], frame.image)
+
+
+def other_numbers(_session: Message) -> Assessment:
+    raise ModelsDiffer("this desk's processor gives other numbers", "see the log")
+
+
+def test_a_processor_with_other_numbers_assesses_nothing_and_says_why(desk: Desk) -> None:
+    desk.assess_with(Pace(5.0, 0.6), other_numbers)
+    desk.assessor.follow(SESSION)
+    assert desk.film(5) == 0
+    assert desk.said == [{"type": "inference", "problem": "this desk's processor gives other numbers"}] * 5
+    desk.assessor.follow(NO_SESSION)
+    desk.film(5)
+    assert len(desk.said) == 5
 
 
 def test_frames_from_before_the_session_are_not_looked_at(desk: Desk) -> None:
@@ -205,12 +346,13 @@ from pathlib import Path
 from appliance.clock import SystemClock
 from appliance.frames import FrameRingReader
 from appliance.inference import models
+from appliance.inference.pace import Pace
 from appliance.inference.process import Assessor
 loaded = []
 read = models.read_verified
 models.read_verified = lambda path, sha256: (loaded.append(path.name), read(path, sha256))[1]
-session = {"type": "session", "sid": "5e" * 16, "started_mono_ns": 0, "levels": {}}
-assessor = Assessor(FrameRingReader(Path("/dev/shm/none")), None, SystemClock(), 5.0)
+session = {"type": "session", "sid": "5e" * 16, "started_mono_ns": 0, "levels": {}, "policy": "p v1"}
+assessor = Assessor(FrameRingReader(Path("/dev/shm/none")), None, SystemClock(), Pace(5.0, 0.6))
 assessor.follow(session | {"face": sys.argv[1] == "1", "gaze": sys.argv[2] == "1"})
 print(" ".join(loaded))
 """

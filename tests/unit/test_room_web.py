@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.routing import Mount, Route
 
+from appliance.card import LABELS, NO_CARD, Card
 from appliance.evidence.manifest import Gap
 from appliance.protocol import (
     ObservationMessage,
@@ -20,6 +21,7 @@ from appliance.protocol import (
 )
 from appliance.room.app import build_app
 from appliance.room.web import COOKIE, CSRF_HEADER
+from tests.sessions import CARD
 from tests.unit.test_room_kit import PASSWORD, Browser, Kit, make_kit, orders, policy_document
 
 SID = "ab" * 16
@@ -373,6 +375,32 @@ def test_observations_their_card_and_the_sentence(kit: Kit) -> None:
     assert proctor.post(f"/api/sessions/{sid}/review", {"number": 1}).status_code == 200
     assert proctor.get("/api/desks/d1").json()["level"] == "green"
     assert proctor.post(f"/api/sessions/{sid}/review", {"number": 9}).status_code == 400
+
+
+def test_an_observation_on_the_page_has_its_explanation(kit: Kit) -> None:
+    """F045: all of its card in words; of an older desk, that it sent none."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    turned = ObservationReport(
+        kind="head_turned_away", words="head turned", phase="closed", start_90k=0, end_90k=558_000, duration_s=6.2,
+        level="yellow", rule="beyond 40 degrees for 4 s", measured={"yaw_deg": 41.5}, card=Card.model_validate(CARD),
+    )  # fmt: skip
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=turned))
+    kit.hear(
+        "d1", ObservationMessage(sid=sid, number=2, observation=turned.model_copy(update={"card": None}))
+    )
+    older, newer = proctor.get("/api/desks/d1").json()["observations"]
+    lines = dict(newer["card"])
+    assert list(lines) == list(LABELS.values())
+    assert lines["light"] == CARD["light"]
+    assert lines["models"] == "face_landmark.tflite 2efcb4f4de43"
+    assert older["card"] == [["card", NO_CARD]]
+    page = proctor.get("/desk/d1").text
+    assert (
+        '<details data-f="card"><summary>Explanation</summary><dl class="card-facts"></dl></details>' in page
+    )
+    assert 'explanation(part("card"), seen)' in proctor.get("/static/desk.js").text
 
 
 def test_a_break_counts_for_no_level(kit: Kit) -> None:

@@ -14,18 +14,26 @@ function items(list, texts) {
   }));
 }
 
-function facts(pairs) {
-  byId("facts").replaceChildren(...pairs.map(([name, value]) => {
+function pairs(lines) {
+  return lines.map(([name, value]) => {
     const row = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = name;
     dd.textContent = value;
     row.append(dt, dd);
     return row;
-  }));
+  });
 }
 
 function measured(values) {
   return Object.entries(values).map(([name, value]) => `${name.replaceAll("_", " ")} ${value ?? "unknown"}`).join(", ") || "nothing";
+}
+
+const explained = new Set();
+
+function explanation(details, seen) {
+  details.querySelector("dl").replaceChildren(...pairs(seen.card));
+  details.open = explained.has(seen.number);
+  details.addEventListener("toggle", () => explained[details.open ? "add" : "delete"](seen.number));
 }
 
 function observation(seen) {
@@ -40,6 +48,7 @@ function observation(seen) {
   part("measured").textContent = measured(seen.measured);
   part("uncertainty").textContent = seen.uncertainty;
   part("uncertainty_row").hidden = !seen.uncertainty;
+  explanation(part("card"), seen);
   item.classList.toggle("reviewed", seen.review !== null);
   part("review").textContent = seen.review ?? "";
   part("no_concern").hidden = part("note").hidden = seen.review !== null || !decides;
@@ -70,14 +79,16 @@ function show(now) {
   byId("age").textContent = now.recording_age_s ?? "";
   items(byId("technical"), now.technical);
   items(byId("desk-needs"), now.needs);
+  items(byId("seat-rules"), now.accommodations.map(({ words }) => words));
   const rows = [];
   if (now.recorded) {
     rows.push(["recorded", span(now.recorded.seconds)], ["fragments", now.recorded.fragments]);
     rows.push(["witnessed", `${now.recorded.witnessed} of ${now.recorded.leaves}`], ["gaps", now.recorded.gaps]);
   }
+  if (now.looked_at_hz !== null) rows.push(["looked at", `${now.looked_at_hz.toFixed(1)} times a second`]);
   if (now.free_bytes !== null) rows.push(["free on the desk", `${(now.free_bytes / 1e9).toFixed(1)} GB`]);
   if (now.software) rows.push(["software", now.software]);
-  facts(rows);
+  byId("facts").replaceChildren(...pairs(rows));
   const wanted = JSON.stringify(now.observations);
   if (wanted !== shownObservations) {
     shownObservations = wanted;
@@ -113,8 +124,10 @@ notes();
 
 byId("start").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const { candidate_code, name } = Object.fromEntries(new FormData(event.target));
-  const body = { desk, candidate_code, ...(name ? { name } : {}) };
+  const form = new FormData(event.target);
+  const { candidate_code, name } = Object.fromEntries(form);
+  const accommodations = form.getAll("accommodations");
+  const body = { desk, candidate_code, accommodations, ...(name ? { name } : {}) };
   if (await act("/api/sessions/start", body, "Start was sent.")) event.target.reset();
 });
 byId("note").addEventListener("submit", async (event) => {

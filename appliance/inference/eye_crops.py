@@ -1,0 +1,91 @@
+"""What the eyes' network is shown: both eyes cut out level and to scale, the head's direction, how open the lids are.
+
+Pure. Used on a desk and by `training`, so that the network learns from exactly what it will see.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.inference.head_pose import HeadPose
+from appliance.inference.landmarks import OUTER_CORNERS
+
+# Width and height of a crop; it covers CROP_MM of the average face, an eye with its brow's edge.
+CROP_PX = (60, 36)
+CROP_MM = 42.0
+# In the 468-point mesh, image-left eye first: the corners, and the middles of upper and lower lid.
+CORNERS = ((33, 133), (263, 362))
+LIDS = ((159, 145), (386, 374))
+# Head yaw, pitch, roll; lid openings. Angles are given to the network in units of this.
+POSE_NUMBERS = 5
+ANGLE_UNIT_DEG = 30.0
+# Keeps an even, dark crop from becoming noise when it is brought to unit contrast.
+LEAST_CONTRAST = 6.0
+
+
+@dataclass(frozen=True)
+class EyeCrops:
+    """`eyes` (2, 36, 60, 1), the image-right one mirrored; `pose` (5,); `width_px` of the wider eye, `openness` of the
+    narrower (height by width)."""
+
+    eyes: NDArray[np.float32]
+    pose: NDArray[np.float32]
+    width_px: float
+    openness: float
+
+
+def cut_eyes(frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], head: HeadPose) -> EyeCrops | None:
+    """Both eyes of the face with (468, 3) `points`; None where an eye has no extent."""
+    flat = points[:, :2]
+    across = flat[OUTER_CORNERS[1]] - flat[OUTER_CORNERS[0]]
+    angle = math.atan2(float(across[1]), float(across[0]))
+    widths = [float(np.hypot(*(flat[outer] - flat[inner]))) for outer, inner in CORNERS]
+    if min(widths) < 1.0:
+        return None
+    heights = [float(np.hypot(*(flat[upper] - flat[lower]))) for upper, lower in LIDS]
+    open_by = [height / width for height, width in zip(heights, widths, strict=True)]
+    scale = CROP_MM * head.pixels_per_mm / CROP_PX[0]
+    eyes = np.empty((2, CROP_PX[1], CROP_PX[0], 1), np.float32)
+    for side, (outer, inner) in enumerate(CORNERS):
+        middle = (flat[outer] + flat[inner]) / 2.0
+        _cut(frame_bgr, float(middle[0]), float(middle[1]), scale, angle, bool(side), eyes[side, :, :, 0])
+    pose = np.array([head.yaw_deg, head.pitch_deg, head.roll_deg, 0.0, 0.0], np.float32) / ANGLE_UNIT_DEG
+    pose[3:] = open_by
+    return EyeCrops(eyes, pose, max(widths), min(open_by))
+
+
+def _cut(
+    frame_bgr: NDArray[np.uint8],
+    x: float,
+    y: float,
+    scale: float,
+    angle: float,
+    mirrored: bool,
+    out: NDArray[np.float32],
+) -> None:
+    width, height = CROP_PX
+    cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
+    along_x, along_y = (-cos, -sin) if mirrored else (cos, sin)
+    half_w, half_h = (width - 1) / 2.0, (height - 1) / 2.0
+    matrix = np.array(
+        [
+            [along_x, -sin, x - along_x * half_w + sin * half_h],
+            [along_y, cos, y - along_y * half_w - cos * half_h],
+        ]
+    )
+    crop = cv2.warpAffine(
+        frame_bgr,
+        matrix,
+        CROP_PX,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    mean, spread = cv2.meanStdDev(grey)
+    np.subtract(grey, np.float32(mean[0, 0]), out=out)
+    out *= np.float32(1.0 / (float(spread[0, 0]) + LEAST_CONTRAST))

@@ -1,0 +1,74 @@
+"""What was measured of the rules' readings: the figures that explanation cards quote. Pure data.
+
+`what` and `figure` are a row of the table in docs/observations.md, word for word (test_cards.py holds them together):
+whoever measures again changes both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Makes the rows anew from a folder of labelled pictures.
+REPEAT = "python -m bench.inference --accuracy ../shared/data"
+# True of every figure below.
+LIMITS = "One reading a picture, not the rule over time; glasses not told apart; not on real exams."
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measurement for `kinds`; `light` is the condition in which it holds.
+
+    `sample_size` pictures, `sample` says of what they are.
+    """
+
+    kinds: tuple[str, ...]
+    light: Literal["good", "any"]
+    what: str
+    figure: str
+    sample_size: int
+    sample: str
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        kinds=("nobody_at_desk", "several_people"),
+        light="good",
+        what="nobody, one or several people",
+        figure="47 of 47 photos right",
+        sample_size=47,
+        sample="photos, on which the thresholds were chosen",
+    ),
+    Figure(
+        kinds=("head_turned_away",),
+        light="good",
+        what="head yaw, mean absolute error",
+        figure="1.8° (95 %: 4.3°), side right in 29 of 29 beyond 5°",
+        sample_size=36,
+        sample="renders of one generator, none beyond 37°, so none where this rule begins",
+    ),
+    Figure(
+        kinds=("gaze_outside_work_area",),
+        light="good",
+        what="gaze, mean angle to the true direction",
+        figure="8.4° (median 7.2°, worst 18.9°), side right in 23 of 23 beyond 10°",
+        sample_size=36,
+        sample="renders of one generator",
+    ),
+    Figure(
+        kinds=("gaze_outside_work_area",),
+        light="good",
+        what="gaze of 22 photos looking into the lens",
+        figure="5.3° from it",
+        sample_size=22,
+        sample="photos",
+    ),
+    Figure(
+        kinds=("camera_covered", "camera_blurred"),
+        light="any",
+        what="pictures blurred by 1 % of their width; hand; cap",
+        figure="all blur; all covered; all covered",
+        sample_size=47,
+        sample="photos, spoilt by drawing",
+    ),
+)

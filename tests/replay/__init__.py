@@ -1,0 +1,1 @@
+"""Recorded signals through the observation policy, compared with what a person approved; see README.md beside."""

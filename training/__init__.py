@@ -1,0 +1,1 @@
+"""How the eyes' network is made: heads, pictures of them, training, export. Never runs on a desk (README.md)."""

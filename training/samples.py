@@ -1,0 +1,197 @@
+"""Draws pictures and turns them into what the network learns from: crops as a desk would cut them, and true angles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from appliance.inference import head_pose
+from appliance.inference.eye_crops import EyeCrops, cut_eyes
+from appliance.inference.interpreter import Network
+from appliance.inference.landmarks import Region, find_landmarks, region_of_points
+from training import eyes, heads, scene
+from training.makehuman import MakeHuman
+from training.spoil import spoil, wear_glasses
+
+PICTURES_OF_ONE = 8  # of one identity, each with another pose, light and gaze
+FRAMES_OF_ONE = 2  # of one picture, each at another size and spoiled in another way
+PRESENCE = 0.5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair of crops with its labels; `read` is the head that was measured, `labels` what was drawn."""
+
+    crops: EyeCrops
+    read_deg: tuple[float, float, float]
+    labels: scene.Labels
+    group: tuple[str, str, str]
+    style: str
+
+
+class Sampler:
+    """One a process. An identity's number decides everything about it: the same numbers give the same pictures."""
+
+    def __init__(self, makehuman: MakeHuman, landmarks: Network, seed: int) -> None:
+        self._makehuman = makehuman
+        self._studio = scene.Studio(makehuman)
+        self._landmarks = landmarks
+        self._seed = seed
+
+    def of_identity(self, number: int) -> Iterator[Sample]:
+        """All samples of one identity."""
+        for frame, labels, head, style in self.frames(number):
+            sample = self._read(frame[0], frame[1], labels, head, style)
+            if sample is not None:
+                yield sample
+
+    def frames(
+        self, number: int
+    ) -> Iterator[tuple[tuple[NDArray[np.uint8], Region], scene.Labels, heads.Head, str]]:
+        """Frames (480 x 640 x 3 BGR) with roughly where the face is."""
+        rng = np.random.default_rng((self._seed, number))
+        head = heads.build(heads.draw(rng, self._makehuman), self._makehuman)
+        texture = self._studio.texture(rng, head)
+        for _ in range(PICTURES_OF_ONE):
+            style: eyes.Style = "makehuman" if rng.random() < 0.35 else "person"
+            pair = eyes.draw(rng, head, style)
+            pose = draw_pose(rng, head)
+            shut, lower = _lids(rng)
+            window, inside, place = self._studio.take(rng, head, pair, texture, pose, (shut, shut), lower)
+            glasses = rng.random() < 0.3
+            if glasses:
+                wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
+            for _ in range(FRAMES_OF_ONE):
+                hard = bool(rng.random() < 0.5)
+                frame, region, eye_px = compose(rng, window, inside, place, pose, head, hard)
+                lid = 1.0 - max(0.0, shut)
+                yield (frame, region), labels_of(pose, eye_px, lid, hard, glasses), head, style
+
+    def _read(
+        self, frame: NDArray[np.uint8], region: Region, labels: scene.Labels, head: heads.Head, style: str
+    ) -> Sample | None:
+        rough = find_landmarks(self._landmarks, frame, region)
+        found = find_landmarks(self._landmarks, frame, region_of_points(rough.points))
+        if found.presence < PRESENCE:
+            return None
+        read = head_pose.estimate(found.points, frame.shape[1], frame.shape[0])
+        crops = None if read is None else cut_eyes(frame, found.points, read)
+        if read is None or crops is None:
+            return None
+        identity = head.identity
+        group = (identity.race, identity.sex, identity.age)
+        return Sample(crops, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
+
+
+def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:
+    """Where the head is and what it looks at: 30 % into the lens, 35 % anywhere, else about where the head points."""
+    focal = float(704.0 if rng.random() < 0.5 else 640.0 * rng.uniform(0.8, 1.3))
+    eye_px = float(np.exp(rng.uniform(np.log(40.0), np.log(112.0))))
+    depth = focal * head.identity.ipd_mm / eye_px
+    place = np.array([rng.uniform(-0.3, 0.3) * 640, rng.uniform(-0.28, 0.12) * 480, 0.0]) * depth / focal
+    place[2] = depth
+    if rng.random() < 0.35:
+        yaw, pitch, roll = rng.normal(0, 9), rng.normal(0, 7), rng.normal(0, 4)
+    else:
+        yaw, pitch, roll = rng.uniform(-50, 50), rng.uniform(-30, 28), rng.normal(0, 8)
+    turn = rotation(math.radians(yaw), math.radians(pitch), math.radians(roll))
+    kind = rng.random()
+    to_camera = -place / np.linalg.norm(place)
+    for _ in range(50):
+        if kind < 0.3:
+            gaze = to_camera
+        elif kind < 0.65:
+            gaze = scene.direction(math.radians(rng.uniform(-60, 60)), math.radians(rng.uniform(-35, 30)))
+        else:
+            gaze = turn @ scene.direction(math.radians(rng.normal(0, 12)), math.radians(rng.normal(0, 8)))
+        in_head = turn.T @ gaze
+        across = math.degrees(math.atan2(in_head[0], -in_head[2]))
+        up = math.degrees(math.atan2(-in_head[1], math.hypot(in_head[0], in_head[2])))
+        if abs(across) < 36 and -32 < up < 26:
+            break
+        kind = rng.uniform(0.3, 1.0)
+    return scene.Pose(turn, place, focal, gaze, float(np.exp(rng.uniform(np.log(350), np.log(3000)))))
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> scene.Array:
+    """Turn of a head (radians): first roll in the image, then pitch up, then yaw to the right of the image."""
+    cy, sy, cp, sp, cr, sr = (
+        math.cos(yaw),
+        math.sin(yaw),
+        math.cos(pitch),
+        math.sin(pitch),
+        math.cos(roll),
+        math.sin(roll),
+    )
+    about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
+
+
+def labels_of(pose: scene.Pose, eye_px: float, lid: float, hard: bool, glasses: bool) -> scene.Labels:
+    """True angles against the line from the camera to the middle between the eyes."""
+    aimed = head_pose.aimed_at(pose.place_mm)
+    head = head_pose.direction_deg(aimed @ pose.turn @ np.array([0.0, 0.0, -1.0]))
+    gaze = head_pose.direction_deg(aimed @ pose.gaze)
+    across = pose.turn[:, 0]
+    return scene.Labels(
+        head, math.degrees(math.atan2(across[1], across[0])), gaze, eye_px, lid, hard, glasses
+    )
+
+
+def compose(
+    rng: Generator,
+    window: NDArray[np.uint8],
+    inside: NDArray[np.bool_],
+    place: tuple[float, float, float],
+    pose: scene.Pose,
+    head: heads.Head,
+    hard: bool,
+) -> tuple[NDArray[np.uint8], Region, float]:
+    """The rendered window in a frame, spoiled; roughly where the face is, and the eyes' distance in pixels."""
+    left, top, side = (int(part) for part in place)
+    frame = background(rng)
+    shrunk = cv2.resize(window, (side, side), interpolation=cv2.INTER_AREA)
+    alpha = cv2.resize(inside.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)[..., None]
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, 640), min(top + side, 480)
+    part = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+    under = frame[y0:y1, x0:x1]
+    frame[y0:y1, x0:x1] = (shrunk[part] * alpha[part] + under * (1.0 - alpha[part])).astype(np.uint8)
+    eye_px = pose.focal_px * head.identity.ipd_mm / pose.place_mm[2]
+    if hard and eye_px > 30.0:
+        smaller = rng.uniform(26.0 / eye_px, 1.0)
+        size = (round(640 * smaller), round(480 * smaller))
+        frame = cv2.resize(
+            cv2.resize(frame, size, interpolation=cv2.INTER_AREA), (640, 480), interpolation=cv2.INTER_LINEAR
+        )
+        eye_px *= smaller
+    frame = spoil(rng, frame, hard)
+    x = pose.focal_px * pose.place_mm[0] / pose.place_mm[2] + 320.0
+    y = pose.focal_px * (pose.place_mm[1] + 25.0) / pose.place_mm[2] + 240.0
+    reach = pose.focal_px * 215.0 / pose.place_mm[2] * rng.uniform(0.85, 1.15)
+    jitter = rng.normal(0.0, 0.04, 2) * reach
+    roll = math.atan2(pose.turn[1, 0], pose.turn[0, 0]) + rng.normal(0, 0.05)
+    return frame, Region(x + jitter[0], y + jitter[1], reach, roll), eye_px
+
+
+def background(rng: Generator) -> NDArray[np.uint8]:
+    """Anything but a face: soft patches and edges."""
+    cells = int(rng.integers(2, 12))
+    small = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
+    grey = small.mean(axis=2, keepdims=True)
+    small = grey + (small - grey) * rng.uniform(0, 1)
+    how = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
+    return np.clip(cv2.resize(small, (640, 480), interpolation=how), 0, 255).astype(np.uint8)
+
+
+def _lids(rng: Generator) -> tuple[float, float]:
+    """How far shut both eyes are (below 0: wide open), and how much lower the upper lids hang anyway."""
+    shut = rng.uniform(0.3, 0.6) if rng.random() < 0.12 else rng.uniform(-0.3, 0.2)
+    return float(shut), float(rng.beta(1.2, 3.0) * 0.35)

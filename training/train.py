@@ -1,0 +1,157 @@
+"""Trains the eyes' network and writes it as TFLite.
+
+python -m training.train DATA HELD_OUT OUT.tflite [--epochs N]"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from appliance.inference.eye_crops import ANGLE_UNIT_DEG, CROP_PX, POSE_NUMBERS
+from training.dataset import CROP_STEPS, read_shards
+from training.network import EYE_NUMBERS, eye_tower, for_training, head_layers
+
+BATCH = 256
+LEARNING_RATE = 2e-3
+SEED = 2026
+LEAST_LOG_DEG = -1.0
+# Of the plain error beside the doubted one: what the network gives up on would else teach it nothing.
+PLAIN_SHARE = 0.1
+
+
+def targets(data: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """What is to be added to the measured head, and the cosine that makes a yaw a distance: (N, 3)."""
+    add = (data["gaze"] - data["read"][:, :2]) / ANGLE_UNIT_DEG
+    return np.concatenate([add, np.cos(np.radians(data["gaze"][:, 1:2]))], axis=1).astype(np.float32)
+
+
+def loss(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
+    """Laplace: the angle between true and said direction over the error that the network expects."""
+    error = error_deg(true, said)
+    spread = tf.maximum(said[:, 2], LEAST_LOG_DEG)
+    return tf.reduce_mean(error * tf.exp(-spread) + spread) + PLAIN_SHARE * tf.reduce_mean(error)
+
+
+def error_deg(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
+    """Angle in degrees, as on a plane."""
+    across = (said[:, 0] - true[:, 0]) * true[:, 2]
+    up = said[:, 1] - true[:, 1]
+    return ANGLE_UNIT_DEG * tf.sqrt(across**2 + up**2 + 1e-6)
+
+
+def altered(
+    eyes: tf.Tensor, pose: tf.Tensor, true: tf.Tensor
+) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """A batch as it could also have been: half of it seen in a mirror, some noise, another contrast, a patch hidden."""
+    eyes = tf.cast(eyes, tf.float32)[..., None] / CROP_STEPS
+    count = tf.shape(eyes)[0]
+    mirror = tf.random.uniform((count,)) < 0.5
+    eyes = tf.where(mirror[:, None, None, None, None], eyes[:, ::-1], eyes)
+    flip = tf.constant([-1.0, 1.0, -1.0])
+    mirrored_pose = tf.concat([pose[:, :3] * flip, pose[:, 4:5], pose[:, 3:4]], axis=1)
+    pose = tf.where(mirror[:, None], mirrored_pose, pose)
+    true = tf.where(mirror[:, None], true * tf.constant([-1.0, 1.0, 1.0]), true)
+    eyes *= tf.random.uniform((count, 1, 1, 1, 1), 0.75, 1.3)
+    eyes += tf.random.normal(tf.shape(eyes)) * tf.random.uniform((count, 1, 1, 1, 1), 0.0, 0.25)
+    pose += tf.random.normal(tf.shape(pose)) * tf.constant([0.05, 0.05, 0.03, 0.03, 0.03])
+    return (eyes, pose), true
+
+
+def train(
+    data: dict[str, NDArray[Any]], held_out: dict[str, NDArray[Any]], epochs: int
+) -> tuple[keras.Model, ...]:
+    """Tower and look, trained; prints the held-out error after each epoch."""
+    keras.utils.set_random_seed(SEED)
+    tower, look = eye_tower(), head_layers()
+    model = for_training(tower, look)
+    steps = len(data["eyes"]) // BATCH
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps, warmup_target=None)
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0), loss=loss, metrics=[error_deg]
+    )
+    batches = tf.data.Dataset.from_tensor_slices((data["eyes"], data["pose"], targets(data)))
+    batches = batches.shuffle(20_000, seed=SEED).batch(BATCH, drop_remainder=True).map(altered, 2).prefetch(4)
+    test = (held_out["eyes"].astype(np.float32)[..., None] / CROP_STEPS, held_out["pose"])
+    checks = tf.data.Dataset.from_tensor_slices((test, targets(held_out))).batch(512)
+    model.fit(batches, epochs=epochs, validation_data=checks, verbose=2)
+    return tower, look
+
+
+def export(tower: keras.Model, look: keras.Model) -> bytes:
+    """TFLite with half-precision weights and no custom operation: both eyes go through one tower as a batch of two."""
+    convolutions, to_numbers = _folded(tower), _dense(tower)
+    to_look = _dense(look)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((2, CROP_PX[1], CROP_PX[0], 1), tf.float32, "eyes"),
+            tf.TensorSpec((1, POSE_NUMBERS), tf.float32, "pose"),
+        ]
+    )
+    def run(eyes: tf.Tensor, pose: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = eyes
+        for kernel, bias, step in convolutions:
+            x = tf.nn.relu(tf.nn.conv2d(x, kernel, step, "SAME") + bias)
+        x = tf.reshape(x, (2, -1))
+        for kernel, bias in to_numbers:
+            x = tf.nn.relu(tf.matmul(x, kernel) + bias)
+        x = tf.concat([tf.reshape(x, (1, 2 * EYE_NUMBERS)), pose], axis=1)
+        for number, (kernel, bias) in enumerate(to_look):
+            x = tf.matmul(x, kernel) + bias
+            x = x if number == len(to_look) - 1 else tf.nn.relu(x)
+        return {"look": x}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return bytes(converter.convert())
+
+
+def _folded(tower: keras.Model) -> list[tuple[NDArray[np.float32], NDArray[np.float32], int]]:
+    """Each convolution with the normalisation behind it: kernel, bias, step."""
+    found = []
+    for layer, following in itertools.pairwise(tower.layers):
+        if isinstance(layer, keras.layers.Conv2D):
+            gamma, beta, mean, variance = (np.asarray(each) for each in following.get_weights())
+            scale = gamma / np.sqrt(variance + following.epsilon)
+            kernel = np.asarray(layer.get_weights()[0]) * scale
+            found.append(
+                (kernel.astype(np.float32), (beta - mean * scale).astype(np.float32), layer.strides[0])
+            )
+    return found
+
+
+def _dense(model: keras.Model) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    return [(np.asarray(layer.get_weights()[0]), np.asarray(layer.get_weights()[1])) for layer in dense]
+
+
+def main() -> None:
+    """Train, export, say what came out."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("data", type=Path)
+    options.add_argument("held_out", type=Path)
+    options.add_argument("out", type=Path)
+    options.add_argument("--epochs", type=int, default=30)
+    chosen = options.parse_args()
+    data, held_out = (
+        read_shards(sorted(folder.glob("???????.npz"))) for folder in (chosen.data, chosen.held_out)
+    )
+    tower, look = train(data, held_out, chosen.epochs)
+    content = export(tower, look)
+    chosen.out.write_bytes(content)
+    print(
+        json.dumps({"samples": len(data["eyes"]), "held_out": len(held_out["eyes"]), "bytes": len(content)})
+    )
+
+
+if __name__ == "__main__":
+    main()
