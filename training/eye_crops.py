@@ -1,6 +1,6 @@
 """What the eyes' network is shown: both eyes cut out level and to scale, the head's direction, how open the lids are.
 
-Pure. Used on a desk and by `training`, so that the network learns from exactly what it will see.
+Pure. Moves to appliance/inference with the network, so that it learns from exactly what it will be shown.
 """
 
 from __future__ import annotations
