@@ -150,6 +150,20 @@ def node_selftest() -> None:
         raise typer.Exit(EXIT_PROBLEMS_FOUND)
 
 
+@node.command("accept")
+def node_accept(
+    config: NodeToml,
+    out: Annotated[Path, typer.Option("--out", help="folder for the report")] = Path(),
+    steps: Annotated[str | None, typer.Option("--steps", metavar="3,7", help="only these of the 24")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="begin without waiting for Enter")] = False,
+) -> None:
+    """Have two people act 24 behaviours at this desk and report what is observed. Exit code 7 unless all 24 ran."""
+    with _needs("node"):
+        from appliance.acceptance.desk import accept_here
+    if not accept_here(config, out, steps, begin_at_once=yes):
+        raise typer.Exit(EXIT_PROBLEMS_FOUND)
+
+
 @store.command("check")
 def store_check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="the folder that `store` in node.toml names")],
@@ -213,11 +227,20 @@ def inspect_files(
         list[Path], typer.Argument(metavar="PATH...", help="pictures, clips, or folders that hold some")
     ],
     json_lines: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="PATH is a folder with labels.csv: counts and errors by group")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="the report as tables in Markdown")] = False,
 ) -> None:
     """Show what the models read in pictures and clips."""
+    if markdown and (json_lines or not report):
+        raise BadInput("--markdown is a form of --report, as --json is another", "give --report --markdown")
     with _needs("node"):
-        from appliance.inference.inspect import inspect
-    inspect(paths, json_lines)
+        from appliance.inference.inspect import inspect, inspect_labelled
+    if report:
+        inspect_labelled(paths, "json" if json_lines else "markdown" if markdown else "text")
+    else:
+        inspect(paths, json_lines)
 
 
 # --- room -----------------------------------------------------------------------------------------------------------

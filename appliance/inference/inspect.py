@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import av
 import cv2
@@ -18,8 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.errors import BadInput
+from appliance.inference.labelled import read_labels
 from appliance.inference.models import Models, load_models
 from appliance.inference.observations import Observation, ObservationPolicy
+from appliance.inference.report import Report, make_report
+from appliance.inference.report_text import as_markdown, as_text
 from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
 
@@ -54,6 +58,28 @@ def inspect(paths: list[Path], json_lines: bool, write: Callable[[str], object] 
             unreadable.append(str(problem))
     if unreadable:
         raise BadInput("; ".join(unreadable), HINT)
+
+
+def inspect_labelled(
+    folders: list[Path],
+    output: Literal["text", "json", "markdown"],
+    write: Callable[[str], object] = sys.stdout.write,
+) -> None:
+    """Write counts and errors by group of each labelled folder; raises BadInput for one that cannot be used."""
+    models = load_models()
+    for folder in folders:
+        report = report_on(folder, models)
+        if output == "json":
+            write(json.dumps({"folder": str(folder)} | asdict(report)) + "\n")
+        else:
+            write(as_markdown(report) if output == "markdown" else as_text(str(folder), report))
+
+
+def report_on(folder: Path, models: Models) -> Report:
+    """Read each picture that `labels.csv` names, with a tracker of its own, and compare."""
+    labels = read_labels(folder)
+    read = [Tracker(models).process(read_picture(folder / each.file), 0) for each in labels.pictures]
+    return make_report(labels, read)
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:

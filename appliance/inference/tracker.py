@@ -48,6 +48,11 @@ class Tracker:
             self._detect(frame_bgr, taken_mono_ns)
         return self._read(frame_bgr, taken_mono_ns)
 
+    @property
+    def points(self) -> NDArray[np.float32] | None:
+        """(468, 3) points of the face that is followed, in pixels of the last frame; None where there is none."""
+        return self._points
+
     def _is_due(self, now_ns: int) -> bool:
         # A clock that went back means another recording: look again at once.
         return self._detected_ns is None or not 0 <= now_ns - self._detected_ns < self._interval_ns

@@ -108,6 +108,11 @@ class Intake:
             reason = reply.reason or "the desk gave no reason"
             if kind == "start":
                 connection.execute("UPDATE sessions SET start_refused = ? WHERE sid = ?", (reason, sid))
+            elif kind == "end":
+                # It records on, so it can be ended again.
+                connection.execute(
+                    "UPDATE sessions SET ended_at = NULL, ended_by = NULL WHERE sid = ?", (sid,)
+                )
             elif kind == "release":
                 connection.execute(
                     "UPDATE sessions SET approved_at = NULL, approved_by = NULL, release = NULL,"

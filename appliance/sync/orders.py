@@ -76,9 +76,14 @@ class Orders:
         self._clock = clock
         self._manifest_sha256 = manifest_sha256
         self.foreign = 0
+        # In words, while the disk refuses to keep an order that the room will therefore say again.
+        self.waiting = ""
+        # Refusals that the disk did not keep either: the room goes by them, whatever comes a second time.
+        self._unkept: dict[int, Reply] = {}
 
     def take(self, payload: bytes, facts: DeskFacts) -> Reply | None:
-        """The answer to one command; None for what is not this room's word to this desk, which is only counted."""
+        """The answer to one command; None for what is not this room's word to this desk, which is only counted, and
+        for what the disk did not keep, so that the room says it again."""
         try:
             command = verify_message(COMMAND_PURPOSE, Command, payload, self._trust.controller_key)
             if (command.room, command.desk) != (self._config.room, self._config.desk):
@@ -88,7 +93,7 @@ class Orders:
             log.error("order.foreign reason=%s", error)
             return None
         answered = self._replies()
-        for reply in answered:
+        for reply in (*self._unkept.values(), *answered):
             if reply.serial == command.serial:
                 return reply
         newest = self._ledger.last_serial()
@@ -109,7 +114,9 @@ class Orders:
             problems.append(str(error))
         return tuple(problems)
 
-    def _decide(self, command: Command, payload: bytes, facts: DeskFacts, answered: list[Reply]) -> Reply:
+    def _decide(
+        self, command: Command, payload: bytes, facts: DeskFacts, answered: list[Reply]
+    ) -> Reply | None:
         order = command.order
         try:
             match order:
@@ -133,7 +140,8 @@ class Orders:
                 kept = [*answered, reply][-KEPT_REPLIES:]
                 self._ledger.set(_REPLIES, json.dumps([each.model_dump() for each in kept]))
         except StoreFailed as error:
-            return _refusal(command.serial, _words(error))
+            return self._not_kept(command, reply, error)
+        self.waiting = ""
         log.info(
             "order.%s kind=%s serial=%d",
             "obeyed" if reply.accepted else "refused",
@@ -141,6 +149,17 @@ class Orders:
             command.serial,
         )
         return reply
+
+    def _not_kept(self, command: Command, reply: Reply, error: StoreFailed) -> Reply | None:
+        """Whoever starts an exam waits for the answer, and a refusal stays one. Anything else must be obeyed at last:
+        a session whose end was refused would record for ever."""
+        log.warning("order.not_kept kind=%s serial=%d reason=%s", command.order.kind, command.serial, error)
+        if reply.accepted and not isinstance(command.order, StartSession):
+            self.waiting = f"an order of the room waits: {error}"
+            return None
+        kept = reply if not reply.accepted else _refusal(command.serial, _words(error))
+        self._unkept[command.serial] = kept
+        return kept
 
     def _start(self, order: StartSession, command: Command, facts: DeskFacts) -> Effect:
         policy = verify_policy(order.policy, self._trust.root_key)

@@ -289,6 +289,8 @@ class SyncProcess:
             faults.append(certificate)
         if self._orders.foreign:
             faults.append(f"{self._orders.foreign} commands were refused: not from this room's controller")
+        if self._orders.waiting:
+            faults.append(self._orders.waiting)
         if self._observations.dropped:
             faults.append(
                 f"{self._observations.dropped} observations stand only in the recording, not on this page"

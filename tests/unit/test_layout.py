@@ -54,6 +54,9 @@ def allowed(module: Path) -> set[str] | None:
         return {"evf", "store", "errors", "clock", "timecode"}
     if parts[1] in PARTS:
         return SHARED | {parts[1]}
+    if parts[1] == "acceptance":
+        # It puts the two together as an exam does, in one process.
+        return SHARED | {"acceptance", "camera", "inference"}
     return None
 
 

@@ -325,6 +325,18 @@ def test_a_refused_start_is_said_and_the_desk_is_free(kit: Kit) -> None:
     assert start(proctor)
 
 
+def test_a_session_whose_end_was_refused_can_be_ended_again(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.hear("d1", Reply(serial=1, accepted=True))
+    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 200
+    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 409
+    kit.hear("d1", Reply(serial=2, accepted=False, reason="this session was never ordered at this desk"))
+    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 200
+    assert [order["order"]["kind"] for order in orders(kit, "d1")] == ["start", "end", "end"]
+    assert ("desk/d1", "command.end.refused") in audit(kit)
+
+
 def test_nothing_starts_without_a_policy_the_institution_signed(kit: Kit) -> None:
     """F003: unsigned, and signed by somebody else."""
     proctor = kit.logged_in("proctor")

@@ -256,24 +256,69 @@ class FailingCommit(FileOps):
         super().commit(connection)
 
 
-def test_serial_effect_and_answer_are_one(bench: Bench) -> None:
-    """A commit that fails leaves nothing behind, so that the repeat is obeyed."""
+@pytest.fixture
+def failing(bench: Bench) -> tuple[FailingCommit, Orders]:
+    """The bench's orders on a disk that can be broken."""
     bench.ledger.close()
     disk = FailingCommit()
-    ledger = Ledger(Layout(bench.store).ledger_db, disk)
-    orders = Orders(bench.config, bench.trust, ledger, bench.view, bench.clock, bench.certificates.sha256)
+    bench.ledger = Ledger(Layout(bench.store).ledger_db, disk)
+    orders = Orders(
+        bench.config, bench.trust, bench.ledger, bench.view, bench.clock, bench.certificates.sha256
+    )
+    return disk, orders
+
+
+def test_a_start_that_is_not_kept_is_refused_and_stays_refused(
+    bench: Bench, failing: tuple[FailingCommit, Orders]
+) -> None:
+    """Nothing is left behind, and the room goes by the first answer."""
+    disk, orders = failing
     payload = bench.command(bench.start())
     disk.broken = True
-    reply = orders.take(payload, READY)
-    assert reply is not None
-    assert not reply.accepted
-    assert (ledger.last_serial(), ledger.orders()) == (0, [])
+    first = orders.take(payload, READY)
+    assert first is not None
+    assert not first.accepted
+    assert "disk i/o error" in first.reason.lower()
+    assert (bench.ledger.last_serial(), bench.ledger.orders()) == (0, [])
+    disk.broken = False
+    assert orders.take(payload, READY) == first
+    assert bench.ledger.orders() == []
+    again = orders.take(bench.command(bench.start()), READY)
+    assert again is not None
+    assert again.accepted
+
+
+def test_an_end_that_is_not_kept_is_not_answered_so_that_the_room_says_it_again(
+    bench: Bench, failing: tuple[FailingCommit, Orders]
+) -> None:
+    """Found by an hour under faults: a full disk refused one, the room took it for the last word, the desk recorded on."""
+    disk, orders = failing
+    started = orders.take(bench.command(bench.start()), READY)
+    assert started is not None
+    assert started.accepted
+    payload = bench.command(EndSession(sid=SID))
+    disk.broken = True
+    for _ in range(2):
+        assert orders.take(payload, READY) is None
+        assert "an order of the room waits" in orders.waiting
+        assert not bench.ledger.is_ended(SID)
     disk.broken = False
     reply = orders.take(payload, READY)
     assert reply is not None
     assert reply.accepted
-    assert ledger.wanted_session() is not None
-    ledger.close()
+    assert bench.ledger.is_ended(SID)
+    assert orders.waiting == ""
+    assert orders.take(payload, READY) == reply
+
+
+def test_a_refusal_that_is_not_kept_is_said_all_the_same(
+    bench: Bench, failing: tuple[FailingCommit, Orders]
+) -> None:
+    disk, orders = failing
+    disk.broken = True
+    reply = orders.take(bench.command(EndSession(sid=SID)), READY)
+    assert reply is not None
+    assert "never ordered" in reply.reason
 
 
 def test_policy_helper_is_the_signed_policy(bench: Bench) -> None:
