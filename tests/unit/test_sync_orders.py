@@ -291,7 +291,7 @@ def test_a_start_that_is_not_kept_is_refused_and_stays_refused(
 def test_an_end_that_is_not_kept_is_not_answered_so_that_the_room_says_it_again(
     bench: Bench, failing: tuple[FailingCommit, Orders]
 ) -> None:
-    """Found by an hour under faults: a full disk refused one, the room took it for the last word, the desk recorded on."""
+    """An hour under faults found it: a full disk refused one, the room believed it, the desk recorded on."""
     disk, orders = failing
     started = orders.take(bench.command(bench.start()), READY)
     assert started is not None
