@@ -33,7 +33,7 @@ app = command_group(
     "Invigil: recording and observations for exam rooms; nothing leaves before a proctor approves."
 )
 policy = command_group("The institution's signed exam policy.")
-node = command_group("A desk node: its three services, and whether its processor computes what was measured.")
+node = command_group("A desk node: its three services, self-test and acceptance.")
 store = command_group("A desk node's store.")
 room = command_group("The room controller.")
 account = command_group("Staff accounts of the dashboard.")

@@ -51,10 +51,11 @@ class RingFrame:
         """Whether nothing has been written over `image` yet, so that all that was read of it is of this frame.
 
         False already once the frame before the one that takes this slot is there: on ARM stores may be seen in another
-        order than they were made in, but not a whole frame's time apart.
+        order than they were made in, but not a whole frame's time apart. False also for a number below this frame's:
+        the writer is just setting it, and `pack_into` clears before it writes.
         """
         (newest,) = NEWEST.unpack_from(self._memory, NEWEST_AT)
-        return bool(newest - self.sequence < self._slots - 1)
+        return bool(0 <= newest - self.sequence < self._slots - 1)
 
 
 def _slot_bytes(width_px: int, height_px: int) -> int:
