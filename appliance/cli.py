@@ -125,7 +125,7 @@ def node_inference(config: NodeToml) -> None:
 
 @node.command("sync")
 def node_sync(config: NodeToml) -> None:
-    """Run the service that speaks with the room and sends what was released."""
+    """Run the service that links the desk to room and storage."""
     _run_node("sync", config)
 
 
@@ -141,7 +141,10 @@ def _run_node(service: str, config: Path) -> None:
 
 @node.command("selftest")
 def node_selftest() -> None:
-    """Run each model on a drawn face and compare its numbers with the golden ones. Exit code 7 where they differ."""
+    """Compare what each model computes here with its golden numbers.
+
+    Each reads a drawn face. Exit code 7 where they differ.
+    """
     with _needs("node"):
         from appliance.inference.selftest import self_test
     report = self_test()
@@ -157,7 +160,10 @@ def node_accept(
     steps: Annotated[str | None, typer.Option("--steps", metavar="3,7", help="only these of the 24")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="begin without waiting for Enter")] = False,
 ) -> None:
-    """Have two people act 24 behaviours at this desk and report what is observed. Exit code 7 unless all 24 ran."""
+    """Two people act 24 behaviours; report what this desk sees.
+
+    Exit code 7 unless all 24 ran.
+    """
     with _needs("node"):
         from appliance.acceptance.desk import accept_here
     if not accept_here(config, out, steps, begin_at_once=yes):
