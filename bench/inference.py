@@ -34,7 +34,7 @@ SIZE = (640, 480)
 FRAME_RATE_HZ = 15
 ROUNDS = 15
 PEER = Path("build/face-mesh/bin/python")
-# Often enough that no detector runs again within the clip: what a frame costs that is only followed.
+# The detector runs once in the clip: what a frame costs that is only followed.
 NEVER_S = 1e6
 
 

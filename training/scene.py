@@ -37,7 +37,8 @@ class Labels:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where head and eyes are: `turn` brings the head at rest into the camera's axes, `target_mm` is looked at."""
+    """Where head and eyes are: `turn` brings the head at rest into the camera's axes, `place_mm` is
+    the middle between the eyes, from where `gaze` (a unit vector) leads to what is looked at, `distance_mm` away."""
 
     turn: Array
     place_mm: Array
@@ -62,7 +63,7 @@ class Studio:
         self._masks = {
             name: cv2.resize(makehuman.mask(name), small, interpolation=cv2.INTER_AREA).astype(np.float32)
             / 255.0
-            for name in ("lips", "eyelids", "ears", "inside-mouth")
+            for name in ("lips", "eyelids", "inside-mouth")
         }
         self._buffers = raster.Buffers(RENDER_PX)
         self._lamp = raster.Buffers(SHADOW_PX)

@@ -101,7 +101,7 @@ def accept(
     _require_camera(equipment)
     equipment.write(_introduction(config, steps))
     equipment.wait_for_start()
-    looking = Looking(_reader(Tracker(models)), _pace(config), equipment.clock)
+    looking = Looking(_reader(Tracker(models)), Pace.of(config), equipment.clock)
     began = equipment.clock.wall()
     with _asked_to_stop() as stop:
         run = _film(equipment, steps, looking, stop, practice_s)
@@ -162,10 +162,6 @@ def _reader(tracker: Tracker) -> Callable[[Frame], Sample]:
         return Sample(signals, None if tracker.points is None else eye_distance_px(tracker.points))
 
     return read
-
-
-def _pace(config: NodeConfig) -> Pace:
-    return Pace(config.inference_rate_hz, config.inference_cpu_percent / 100)
 
 
 def _place(config: NodeConfig) -> Place:

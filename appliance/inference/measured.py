@@ -1,7 +1,7 @@
 """What was measured of the rules' readings: the figures that explanation cards quote. Pure data.
 
 `what` and `figure` are a row of the table in docs/observations.md, word for word (test_cards.py holds them together):
-whoever measures again changes both.
+whoever measures again (`python -m bench.inference --accuracy ../shared/data`) changes both.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# Makes the rows anew from a folder of labelled pictures.
-REPEAT = "python -m bench.inference --accuracy ../shared/data"
 # True of every figure below.
 LIMITS = "One reading a picture, not the rule over time; glasses not told apart; not on real exams."
 

@@ -5,6 +5,10 @@ The newest frame is always the next one, so a slower pace leaves frames out and 
 
 from __future__ import annotations
 
+from typing import Self
+
+from appliance.config import NodeConfig
+
 # Frames come at the same rate as they are looked at; one that is a tenth of a period early is jitter of the writer.
 EARLY_SHARE = 0.1
 
@@ -27,6 +31,11 @@ class Pace:
         self._next_ns = 0
         self._owed_ns = 0.0
         self._seen_ns: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, config: NodeConfig) -> Self:
+        """The pace that a desk's settings allow, in an exam and when it is accepted."""
+        return cls(config.inference_rate_hz, config.inference_cpu_percent / 100)
 
     def wait_s(self, now_ns: int, cpu_ns: int) -> float:
         """Seconds until the next frame may begin, 0 for now; to be asked again then, and while nothing is looked at.

@@ -132,8 +132,7 @@ def run(config: NodeConfig, stop: threading.Event) -> None:
     link = LocalClient(config.run_dir / "camera.sock", lambda message: _take(sessions, message))
     notify("READY=1")
     try:
-        pace = Pace(config.inference_rate_hz, config.inference_cpu_percent / 100)
-        _loop(stop, sessions, Assessor(ring, link, SystemClock(), pace))
+        _loop(stop, sessions, Assessor(ring, link, SystemClock(), Pace.of(config)))
     finally:
         link.close()
         ring.close()
