@@ -15,7 +15,7 @@ from appliance.clock import SystemClock, boot_id, utc_text
 from appliance.store.check import check_store
 from appliance.store.ladder import FAULTS, Step
 from appliance.store.recording import RecordingStore
-from tests.fault.test_camera_process import CLIPS, Node, until
+from tests.camera_node import CLIPS, Node, until
 from tests.unit.test_store_builders import SID, new_session
 
 PLANNED_S = 600

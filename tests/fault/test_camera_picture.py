@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from appliance.store.check import check_store
-from tests.fault.test_camera_process import Node, S, until
+from tests.camera_node import Node, S, until
 from tests.unit.test_store_builders import SID
 
 pytestmark = pytest.mark.slow
