@@ -24,7 +24,7 @@ from appliance.store.view import RecordingView
 from tests.unit.test_store_builders import SID
 from tests.unit.test_sync_room import DESK, Bench
 
-CLIPS = Path(__file__).resolve().parents[2] / "build" / "clips"
+CLIPS = Path(__file__).resolve().parents[1] / "build" / "clips"
 
 S = 90_000
 VIDEO = {"width_px": 320, "height_px": 240, "frame_rate_hz": 15, "bitrate_bps": 200_000}
