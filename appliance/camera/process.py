@@ -246,9 +246,10 @@ class CameraProcess:
         end_90k = wall_90k(session, parse_utc(ended))
         if end_90k > covered_90k:
             self._store.add_gap(session.sid, covered_90k, end_90k, cause)
-        # Also where nothing was recorded there is a leaf for the room to witness; without one nothing is certified.
-        body = {"kind": "session_close", "at": utc_text(self._clock.wall()), "cause": cause}
-        self._store.append_event(session.sid, body)
+        if not self._view.leaf_count(session.sid):
+            # Nothing was recorded; without a leaf for the room to witness that could never be certified.
+            body = {"kind": "session_close", "at": utc_text(self._clock.wall()), "cause": cause}
+            self._store.append_event(session.sid, body)
         self._store.end_session(session.sid, ended)
         log.info("session.ended sid=%s cause=%s", session.sid, cause)
         self._peers.tell({"type": "durable", "sid": session.sid})
