@@ -27,6 +27,7 @@ from appliance.inference.interpreter import Network
 from appliance.inference.models import Models, load_models
 from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
+from appliance.one_thread import stay_in_one_thread
 
 CLIP = Path("build/clips/single_face.mp4")
 SIZE = (640, 480)
@@ -41,6 +42,7 @@ NEVER_S = 1e6
 def bench(clip: Path) -> dict[str, object]:
     """Median over interleaved rounds of CPU milliseconds a frame: the tracker, only the model runs that it made, the
     tracker between two looks of the detector, and the peer."""
+    stay_in_one_thread()
     frames = [
         cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA).astype(np.uint8)
         for _, frame in clip_frames(clip)

@@ -36,7 +36,8 @@ RAISED_MM, RAISED_SPREAD_MM = 1.2, 0.4
 
 @dataclass(frozen=True)
 class Eyes:
-    """What both eyes of a person share, and how far each is from where MakeHuman has it (x outward, y down, mm)."""
+    """What both eyes of a person share, and how far each is from where MakeHuman has it (x outward, y down, mm);
+    `lids_follow`: how much the lids go with the eyes, 1 as is usual."""
 
     style: Style
     radius_mm: float
@@ -50,6 +51,7 @@ class Eyes:
     raised_mm: float
     deeper_mm: float
     outward_mm: float
+    lids_follow: float
     lash_mm: float
     lash_dark: float
     shadow: float
@@ -111,6 +113,8 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
         raised_mm=float(np.clip(rng.normal(RAISED_MM, RAISED_SPREAD_MM), 0.0, 2.5)),
         deeper_mm=float(rng.uniform(0.2, 1.0)),
         outward_mm=float(rng.normal(0.0, 0.5)),
+        # Labelled renders turn eyes without lids; people's lids go with them, more or less.
+        lids_follow=float(rng.uniform(0.5, 1.1) if style == "person" else rng.choice([0.0, rng.random()])),
         lash_mm=float(rng.uniform(0.3, 1.6) if rng.random() < 0.8 else rng.uniform(1.6, 3.2)),
         lash_dark=float(rng.uniform(0.25, 0.95)),
         shadow=float(rng.uniform(0.15, 0.7)),

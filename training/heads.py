@@ -22,7 +22,7 @@ AGES = ("child", "young", "old")
 # Between the pupils of adults: 63 mm, and 3.7 mm of spread (Dodgson 2004, 3,976 people).
 IPD_MM, IPD_SPREAD_MM = 63.0, 3.7
 # How often a local morph is used at all, and how far at most: all of them together would be no face.
-MORPH_SHARE, MOST_MORPH = 0.35, 0.7
+MORPH_SHARE, MOST_MORPH, MORPH_SPREAD = 0.35, 0.7, 0.3
 MORPH_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "cheek", "chin", "ears", "neck")
 
 
@@ -91,7 +91,7 @@ def _morphs(rng: Generator, makehuman: MakeHuman) -> dict[str, float]:
             if rng.random() > MORPH_SHARE:
                 continue
             name = pair[int(rng.integers(len(pair)))]
-            weight = float(min(abs(rng.normal(0.0, 0.35)), MOST_MORPH))
+            weight = float(min(abs(rng.normal(0.0, MORPH_SPREAD)), MOST_MORPH))
             if "/l-" in name:
                 chosen[name.replace("/l-", "/r-")] = weight * float(rng.uniform(0.9, 1.1))
             chosen[name] = weight

@@ -26,9 +26,11 @@ PRESENCE = 0.5
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair of crops with its labels; `read` is the head that was measured, `labels` what was drawn."""
+    """One pair of crops with its labels; `face_px` (44, 3) the points that `head_pose` goes by, `read_deg`
+    the head as it measured it, `labels` what was drawn."""
 
     crops: EyeCrops
+    face_px: NDArray[np.float32]
     read_deg: tuple[float, float, float]
     labels: scene.Labels
     group: tuple[str, str, str]
@@ -39,6 +41,7 @@ class Sampler:
     """One a process. An identity's number decides everything about it: the same numbers give the same pictures."""
 
     def __init__(self, makehuman: MakeHuman, landmarks: Network, seed: int) -> None:
+        cv2.setNumThreads(1)
         self._makehuman = makehuman
         self._studio = scene.Studio(makehuman)
         self._landmarks = landmarks
@@ -59,16 +62,16 @@ class Sampler:
         head = heads.build(heads.draw(rng, self._makehuman), self._makehuman)
         texture = self._studio.texture(rng, head)
         for _ in range(PICTURES_OF_ONE):
-            style: eyes.Style = "makehuman" if rng.random() < 0.35 else "person"
+            style: eyes.Style = "makehuman" if rng.random() < 0.5 else "person"
             pair = eyes.draw(rng, head, style)
             pose = draw_pose(rng, head)
-            shut, lower = _lids(rng)
+            shut, lower = _lids(rng, style)
             window, inside, place = self._studio.take(rng, head, pair, texture, pose, (shut, shut), lower)
             glasses = rng.random() < 0.3
             if glasses:
                 wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
             for _ in range(FRAMES_OF_ONE):
-                hard = bool(rng.random() < 0.5)
+                hard = bool(rng.random() < 0.35)
                 frame, region, eye_px = compose(rng, window, inside, place, pose, head, hard)
                 lid = 1.0 - max(0.0, shut)
                 yield (frame, region), labels_of(pose, eye_px, lid, hard, glasses), head, style
@@ -86,11 +89,13 @@ class Sampler:
             return None
         identity = head.identity
         group = (identity.race, identity.sex, identity.age)
-        return Sample(crops, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
+        face_px = found.points[head_pose.FACE_INDEX]
+        return Sample(crops, face_px, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
 
 
 def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:
-    """Where the head is and what it looks at: 30 % into the lens, 35 % anywhere, else about where the head points."""
+    """Where the head is and what it looks at: 25 % into the lens, 45 % anywhere that the eyes reach, evenly, so that a
+    network in doubt does not learn to say where the head points; else about there."""
     focal = float(704.0 if rng.random() < 0.5 else 640.0 * rng.uniform(0.8, 1.3))
     eye_px = float(np.exp(rng.uniform(np.log(40.0), np.log(112.0))))
     depth = focal * head.identity.ipd_mm / eye_px
@@ -104,10 +109,12 @@ def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:
     kind = rng.random()
     to_camera = -place / np.linalg.norm(place)
     for _ in range(50):
-        if kind < 0.3:
+        if kind < 0.25:
             gaze = to_camera
-        elif kind < 0.65:
-            gaze = scene.direction(math.radians(rng.uniform(-60, 60)), math.radians(rng.uniform(-35, 30)))
+        elif kind < 0.7:
+            gaze = turn @ scene.direction(
+                math.radians(rng.uniform(-36, 36)), math.radians(rng.uniform(-32, 26))
+            )
         else:
             gaze = turn @ scene.direction(math.radians(rng.normal(0, 12)), math.radians(rng.normal(0, 8)))
         in_head = turn.T @ gaze
@@ -115,7 +122,7 @@ def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:
         up = math.degrees(math.atan2(-in_head[1], math.hypot(in_head[0], in_head[2])))
         if abs(across) < 36 and -32 < up < 26:
             break
-        kind = rng.uniform(0.3, 1.0)
+        kind = rng.uniform(0.25, 1.0)
     return scene.Pose(turn, place, focal, gaze, float(np.exp(rng.uniform(np.log(350), np.log(3000)))))
 
 
@@ -172,10 +179,16 @@ def compose(
             cv2.resize(frame, size, interpolation=cv2.INTER_AREA), (640, 480), interpolation=cv2.INTER_LINEAR
         )
         eye_px *= smaller
-    frame = spoil(rng, frame, hard)
     x = pose.focal_px * pose.place_mm[0] / pose.place_mm[2] + 320.0
     y = pose.focal_px * (pose.place_mm[1] + 25.0) / pose.place_mm[2] + 240.0
-    reach = pose.focal_px * 215.0 / pose.place_mm[2] * rng.uniform(0.85, 1.15)
+    reach = pose.focal_px * 215.0 / pose.place_mm[2]
+    # Nobody looks at the rest of the frame.
+    near = (
+        slice(max(0, int(y - 0.9 * reach)), max(8, int(y + 0.9 * reach))),
+        slice(max(0, int(x - 0.9 * reach)), max(8, int(x + 0.9 * reach))),
+    )
+    frame[near] = spoil(rng, frame[near], hard)
+    reach *= rng.uniform(0.85, 1.15)
     jitter = rng.normal(0.0, 0.04, 2) * reach
     roll = math.atan2(pose.turn[1, 0], pose.turn[0, 0]) + rng.normal(0, 0.05)
     return frame, Region(x + jitter[0], y + jitter[1], reach, roll), eye_px
@@ -186,12 +199,12 @@ def background(rng: Generator) -> NDArray[np.uint8]:
     cells = int(rng.integers(2, 12))
     small = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
     grey = small.mean(axis=2, keepdims=True)
-    small = grey + (small - grey) * rng.uniform(0, 1)
+    small = (grey + (small - grey) * rng.uniform(0, 1)).astype(np.uint8)
     how = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
-    return np.clip(cv2.resize(small, (640, 480), interpolation=how), 0, 255).astype(np.uint8)
+    return cv2.resize(small, (640, 480), interpolation=how).astype(np.uint8, copy=False)
 
 
-def _lids(rng: Generator) -> tuple[float, float]:
-    """How far shut both eyes are (below 0: wide open), and how much lower the upper lids hang anyway."""
-    shut = rng.uniform(0.3, 0.6) if rng.random() < 0.12 else rng.uniform(-0.3, 0.2)
-    return float(shut), float(rng.beta(1.2, 3.0) * 0.35)
+def _lids(rng: Generator, style: eyes.Style) -> tuple[float, float]:
+    """How far shut both eyes are (below 0: wide open), and how much lower a person's upper lids hang anyway."""
+    shut = rng.uniform(0.25, 0.55) if rng.random() < 0.1 else rng.uniform(-0.5, 0.1)
+    return float(shut), float(rng.beta(1.2, 3.0) * 0.25) if style == "person" else 0.0

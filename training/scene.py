@@ -110,7 +110,7 @@ class Studio:
         """The window as BGR, where the head is in it, and its place in the frame (left, top, side in pixels)."""
         axes = [_axis(pose, pair, head, side) for side in (0, 1)]
         in_head = pose.turn.T @ axes[0]
-        follow = float(np.arctan2(-in_head[1], np.hypot(in_head[0], in_head[2])))
+        follow = pair.lids_follow * float(np.arctan2(-in_head[1], np.hypot(in_head[0], in_head[2])))
         rest = heads.lids(head, self._makehuman, lids, follow, lower_lid)
         points = (rest @ pose.turn.T + pose.place_mm).astype(np.float32)
         rows = np.stack([pair.row(head, side, axes[side], pose.turn, pose.place_mm) for side in (0, 1)])
@@ -242,7 +242,7 @@ def _lights(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def _screen(rng: Generator) -> NDArray[np.float32]:
     """The monitor that a candidate faces, as a bright rectangle round the camera or below it."""
-    bright = 10 ** rng.uniform(-1.5, 0.2) if rng.random() < 0.65 else 0.0
+    bright = 10 ** rng.uniform(-2.0, -0.2) if rng.random() < 0.55 else 0.0
     return np.array(
         [
             rng.uniform(0.05, 0.5),

@@ -221,7 +221,7 @@ def eyeballs(
                     near = rx * lights[i, 0] + ry * lights[i, 1] + rz * lights[i, 2]
                     if near > 0.9:
                         for k in range(3):
-                            image[y, x, k] += lights[i, 3 + k] * 2.5 * np.exp((near - 1.0) * lights[i, 6])
+                            image[y, x, k] += lights[i, 3 + k] * 1.6 * np.exp((near - 1.0) * lights[i, 6])
                 if (
                     rz < -0.2
                     and abs(rx / -rz - screen[2]) < screen[0]

@@ -28,9 +28,10 @@ def spoil(rng: Generator, frame: NDArray[np.uint8], hard: bool) -> NDArray[np.ui
         picture = cv2.filter2D(picture, -1, kernel / max(kernel.sum(), 1.0))
     contrast, bright = rng.uniform(1 - 0.3 * much, 1 + 0.3 * much), rng.normal(0, 15 * much)
     picture = (picture - 128.0) * contrast + 128.0 + bright
-    coarse = rng.normal(0.0, 1.0, (240, 320, 1)).astype(np.float32)
-    noise = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_LINEAR)[..., None] * 1.5
-    noise = noise + rng.standard_normal((480, 640, 1), np.float32)
+    height, width = frame.shape[:2]
+    coarse = rng.standard_normal((height // 2, width // 2), np.float32)
+    noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)[..., None] * np.float32(1.5)
+    noise += rng.standard_normal((height, width, 1), np.float32)
     picture = picture + noise * np.float32(rng.uniform(0.2, 1.0 + 6.0 * much * rng.random()))
     shown = np.clip(picture, 0, 255).astype(np.uint8)
     quality = int(rng.uniform(35 if hard else 75, 97))
@@ -99,11 +100,11 @@ def wear_glasses(
 def _mirrored(rng: Generator, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
     """Light that a lens throws back: often nothing, sometimes a window's rectangle or a lamp's spot."""
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.55:
         return np.zeros_like(u)
     x, y = rng.uniform(-22, 22), rng.uniform(-14, 14)
-    strength = float(rng.uniform(20, 190))
-    if kind < 0.75:
+    strength = float(rng.uniform(20, 140))
+    if kind < 0.8:
         slant = rng.uniform(-0.5, 0.5)
         w, h = rng.uniform(3, 14), rng.uniform(3, 12)
         return (strength * ((np.abs(u - x + slant * v) < w) & (np.abs(v - y) < h))).astype(np.float32)

@@ -11,11 +11,6 @@ from numpy.typing import NDArray
 Plane = NDArray[np.uint8]
 
 
-def stay_in_one_thread() -> None:
-    """For the whole process: OpenCV's pool waits actively, which costs more (3.5 ms a second) than it helps."""
-    cv2.setNumThreads(1)
-
-
 def luma_and_grey(
     picture: VideoFrame, longer_side_px: int, reformatter: VideoReformatter
 ) -> tuple[Plane, Plane]:

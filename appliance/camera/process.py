@@ -16,7 +16,6 @@ from appliance.camera.light import light_at
 from appliance.camera.notes import cause_of
 from appliance.camera.orders import RecordingOrder, ordered_end
 from appliance.camera.peers import Peers
-from appliance.camera.picture_planes import stay_in_one_thread
 from appliance.camera.pictures import WatchLease
 from appliance.camera.probe import PROBE_VIDEO, camera_problem
 from appliance.camera.session import Equipment, Interruption, RunningSession
@@ -31,6 +30,7 @@ from appliance.evf.signed import sign_document
 from appliance.frames import require_memory_backed
 from appliance.hardening import keys_stay_in_memory
 from appliance.local_link import Message
+from appliance.one_thread import stay_in_one_thread
 from appliance.policy import Video
 from appliance.service import notify
 from appliance.store.ledger import ROOM_TIME, LedgerView, OrderedSession

@@ -29,6 +29,7 @@ from appliance.inference.selftest import check
 from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
 from appliance.local_link import LocalClient, Message
+from appliance.one_thread import stay_in_one_thread
 from appliance.service import notify
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ def uncertainty_words(observation: Observation) -> str:
 
 def run(config: NodeConfig, stop: threading.Event) -> None:
     """Assess whenever the camera process says that a session records, until `stop`."""
+    stay_in_one_thread()
     sessions: queue.SimpleQueue[Message] = queue.SimpleQueue()
     ring = FrameRingReader(config.run_dir / "frames")
     link = LocalClient(config.run_dir / "camera.sock", lambda message: _take(sessions, message))
