@@ -54,7 +54,7 @@ def assess(frame_bgr: NDArray[np.uint8], face: tuple[float, float, float, float]
     lit = _inside(grey, face, scale)
     if _brightness(lit) < DARK_BELOW:
         return "covered" if hidden else "dark"
-    if float(np.mean(lit >= GLARE_LEVEL)) > GLARE_SHARE:
+    if np.count_nonzero(lit >= GLARE_LEVEL) > GLARE_SHARE * lit.size:
         return "glare"
     if sharpness(grey) < BLUR_BELOW:
         return "covered" if hidden else "blur"
@@ -64,8 +64,7 @@ def assess(frame_bgr: NDArray[np.uint8], face: tuple[float, float, float, float]
 def sharpness(grey: NDArray[np.uint8]) -> float:
     """99.9th percentile of the Laplacian's size: one sharp edge anywhere shows that the lens is in focus."""
     edges: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S)), np.uint8)
-    cumulative = np.cumsum(np.bincount(edges.reshape(-1), minlength=256))
-    return float(np.searchsorted(cumulative, 0.999 * edges.size))
+    return float(_percentile(edges, 0.999))
 
 
 def outline(grey: NDArray[np.uint8]) -> float:
@@ -85,9 +84,12 @@ def _visibility(grey: NDArray[np.uint8]) -> Visibility:
 
 
 def _brightness(grey: NDArray[np.uint8]) -> int:
-    """90th percentile."""
-    cumulative = np.cumsum(np.bincount(grey.reshape(-1), minlength=256))
-    return int(np.searchsorted(cumulative, 0.9 * grey.size))
+    return _percentile(grey, 0.9)
+
+
+def _percentile(values: NDArray[np.uint8], part: float) -> int:
+    counts = cv2.calcHist([values], [0], None, [256], [0, 256])
+    return int(np.searchsorted(np.cumsum(counts), part * values.size))
 
 
 def _inside(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.inference.head_pose import HeadPose
-from appliance.inference.landmarks import OUTER_CORNERS
+from appliance.inference.landmarks import OUTER_CORNERS, Region, around
 
 # Width and height of a crop; it covers CROP_MM of the average face, an eye with its brow's edge.
 CROP_PX = (60, 36)
@@ -52,15 +52,17 @@ def cut_eyes(frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], head: He
     scale = CROP_MM * head.pixels_per_mm / CROP_PX[0]
     eyes = np.empty((2, CROP_PX[1], CROP_PX[0], 1), np.float32)
     for side, (outer, inner) in enumerate(CORNERS):
-        middle = (flat[outer] + flat[inner]) / 2.0
-        _cut(frame_bgr, float(middle[0]), float(middle[1]), scale, angle, bool(side), eyes[side, :, :, 0])
+        x, y = ((flat[outer] + flat[inner]) / 2.0).tolist()
+        near, left, top = around(frame_bgr, Region(x, y, CROP_PX[0] * scale, angle))
+        grey = cv2.cvtColor(near, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+        _cut(grey, x - left, y - top, scale, angle, bool(side), eyes[side, :, :, 0])
     pose = np.array([head.yaw_deg, head.pitch_deg, head.roll_deg, 0.0, 0.0], np.float32) / ANGLE_UNIT_DEG
     pose[3:] = open_by
     return EyeCrops(eyes, pose, max(widths), min(open_by))
 
 
 def _cut(
-    frame_bgr: NDArray[np.uint8],
+    grey: NDArray[np.uint8],
     x: float,
     y: float,
     scale: float,
@@ -79,13 +81,12 @@ def _cut(
         ]
     )
     crop = cv2.warpAffine(
-        frame_bgr,
+        grey,
         matrix,
         CROP_PX,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
-    mean, spread = cv2.meanStdDev(grey)
-    np.subtract(grey, np.float32(mean[0, 0]), out=out)
+    mean, spread = cv2.meanStdDev(crop)
+    np.subtract(crop, np.float32(mean[0, 0]), out=out)
     out *= np.float32(1.0 / (float(spread[0, 0]) + LEAST_CONTRAST))

@@ -6,6 +6,7 @@ was lost.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -79,11 +80,11 @@ def find_faces(
 
 
 def _shrink(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Reduce without aliasing; halving first takes a sixth of the time of one uneven INTER_AREA step."""
+    """Reduce without aliasing: halves, then one step of less than two, in which INTER_AREA takes six times as long."""
     while picture.shape[1] >= 2 * width and picture.shape[0] >= 2 * height:
         half = (picture.shape[1] // 2, picture.shape[0] // 2)
         picture = cv2.resize(picture, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
 def decode(
@@ -97,9 +98,9 @@ def decode(
 
     `(point - offset) * scale` maps input to picture pixels.
     """
-    confidence = 1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0)))
-    kept = np.flatnonzero(confidence >= threshold)
-    kept = kept[np.argsort(-confidence[kept])]
+    kept = np.flatnonzero(logits >= math.log(threshold / (1.0 - threshold)))
+    kept = kept[np.argsort(-logits[kept])]
+    confidence = 1.0 / (1.0 + np.exp(-np.clip(logits[kept], -50.0, 50.0)))
     raw = boxes[kept]
     centre = (raw[:, 0:2] + _ANCHORS[kept] - offset) * scale
     half = raw[:, 2:4] * scale / 2.0
@@ -113,7 +114,7 @@ def decode(
         group = [other for other, same in zip(left, shared, strict=True) if same] or [best]
         left = [other for other, same in zip(left, shared, strict=True) if not same and other != best]
         # The group's mean, weighted by confidence, jitters less than its best member.
-        weight = confidence[kept[group]] / confidence[kept[group]].sum()
+        weight = confidence[group] / confidence[group].sum()
         box = weight @ corners[group]
         faces.append(
             Face(
@@ -122,7 +123,7 @@ def decode(
                 float(box[2]),
                 float(box[3]),
                 np.tensordot(weight, points[group], axes=1).astype(np.float32),
-                float(confidence[kept[best]]),
+                float(confidence[best]),
             )
         )
     return sorted(faces, key=lambda face: -face.size)
