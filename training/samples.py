@@ -26,11 +26,9 @@ PRESENCE = 0.5
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair of crops with its labels; `face_px` (44, 3) the points that `head_pose` goes by, `read_deg`
-    the head as it measured it, `labels` what was drawn."""
+    """One pair of crops with its labels; `read_deg` is the head that was measured, `labels` what was drawn."""
 
     crops: EyeCrops
-    face_px: NDArray[np.float32]
     read_deg: tuple[float, float, float]
     labels: scene.Labels
     group: tuple[str, str, str]
@@ -89,8 +87,7 @@ class Sampler:
             return None
         identity = head.identity
         group = (identity.race, identity.sex, identity.age)
-        face_px = found.points[head_pose.FACE_INDEX]
-        return Sample(crops, face_px, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
+        return Sample(crops, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
 
 
 def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:

@@ -1,6 +1,9 @@
 """Trains the eyes' network and writes it as TFLite.
 
-python -m training.train DATA HELD_OUT OUT.tflite [--epochs N]"""
+python -m training.train DATA HELD_OUT OUT.tflite [--epochs N] [--begin EARLIER.weights.h5 --rate R]
+
+Beside OUT.tflite lies OUT.weights.h5, from where another training can go on.
+"""
 
 from __future__ import annotations
 
@@ -83,23 +86,28 @@ def _another_look(eyes: tf.Tensor) -> tf.Tensor:
 
 
 def train(
-    data: dict[str, NDArray[Any]], held_out: dict[str, NDArray[Any]], epochs: int
-) -> tuple[keras.Model, ...]:
-    """Tower and look, trained; prints the held-out error after each epoch."""
+    data: dict[str, NDArray[Any]],
+    held_out: dict[str, NDArray[Any]],
+    epochs: int,
+    first_rate: float = LEARNING_RATE,
+    begin: Path | None = None,
+) -> tuple[keras.Model, keras.Model, keras.Model]:
+    """The whole model, its tower and its look, trained; prints the held-out error after each epoch."""
     keras.utils.set_random_seed(SEED)
     tower, look = eye_tower(), head_layers()
     model = for_training(tower, look)
+    if begin is not None:
+        model.load_weights(begin)
     steps = len(data["eyes"]) // BATCH
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps, warmup_target=None)
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0), loss=loss, metrics=[error_deg]
-    )
+    rate = keras.optimizers.schedules.CosineDecay(first_rate, epochs * steps)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0)
+    model.compile(optimizer, loss=loss, metrics=[error_deg])
     batches = tf.data.Dataset.from_tensor_slices((data["eyes"], data["pose"], targets(data)))
     batches = batches.shuffle(20_000, seed=SEED).batch(BATCH, drop_remainder=True).map(altered, 2).prefetch(4)
     test = (held_out["eyes"].astype(np.float32)[..., None] / CROP_STEPS, held_out["pose"])
     checks = tf.data.Dataset.from_tensor_slices((test, targets(held_out))).batch(512)
     model.fit(batches, epochs=epochs, validation_data=checks, verbose=2)
-    return tower, look
+    return model, tower, look
 
 
 def export(tower: keras.Model, look: keras.Model) -> bytes:
@@ -158,11 +166,14 @@ def main() -> None:
     options.add_argument("held_out", type=Path)
     options.add_argument("out", type=Path)
     options.add_argument("--epochs", type=int, default=30)
+    options.add_argument("--begin", type=Path, help="weights of an earlier training to go on from")
+    options.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate to begin with")
     chosen = options.parse_args()
     data, held_out = (
         read_shards(sorted(folder.glob("???????.npz"))) for folder in (chosen.data, chosen.held_out)
     )
-    tower, look = train(data, held_out, chosen.epochs)
+    model, tower, look = train(data, held_out, chosen.epochs, chosen.rate, chosen.begin)
+    model.save_weights(chosen.out.with_suffix(".weights.h5"))
     content = export(tower, look)
     chosen.out.write_bytes(content)
     print(
