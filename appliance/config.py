@@ -35,6 +35,11 @@ class NodeConfig(Strict):
     store: Path = Path("/var/lib/invigil/store")
     run_dir: Path = Path("/run/invigil")
     camera: str = "v4l2:/dev/video0"
+    microphone: str = Field(
+        default="alsa:default",
+        pattern=r"^(alsa|clip):\S",
+        description="alsa:<name as arecord -L says it>; opened only where a policy switches voices on",
+    )
     light_pin: int | None = None
     inference_rate_hz: float = Field(default=5.0, gt=0, le=30)
     inference_cpu_percent: int = Field(default=60, ge=10, le=100, description="of one core, at the most")

@@ -62,6 +62,10 @@ class CameraStuck(CameraUnavailable):
     """The camera's driver does not let go; only the end of the process frees it."""
 
 
+class MicrophoneUnavailable(ApplianceError, OSError):
+    """The microphone cannot be opened or has stopped delivering sound; the picture is looked at all the same."""
+
+
 class StoreFailed(ApplianceError, OSError):
     """The store cannot write, or its files and database do not belong together."""
 

@@ -4,8 +4,9 @@ The link only wakes and forwards; the truth is in the two databases. A slow or d
 waits for it is bounded in bytes and the newest message is dropped and counted. One that floods waits in its own socket.
 
     inference -> camera   observation {key, report: ObservationReport} · inference {rate_hz}, or {problem}
+                          · listening {problem or None}
     sync -> camera        wake (the ledger changed) · watch {mode: still|live, lease_s} · replay
-    camera -> inference   session {sid or None, face, gaze, started_mono_ns, levels, policy, accommodations}
+    camera -> inference   session {sid or None, face, gaze, voice, started_mono_ns, levels, policy, accommodations}
     camera -> sync        durable {sid} · observation {sid, number, report} · preview {jpeg: base64}, to who watches
                           · facts {camera_open, camera_problem, light_on, inference_rate_hz, faults}
 """

@@ -27,8 +27,11 @@ DEFAULT_LEVELS: dict[str, Level] = {
     "several_people": "red",
     "head_turned_away": "yellow",
     "gaze_outside_work_area": "yellow",
+    "voice_nearby": "yellow",
 }
 
+# A candidate, a reader, a scribe and one more; beyond that it is no desk.
+MOST_PEOPLE = 4
 # What may be taken away or widened for one seat: a code for what the software does, never for why (F026).
 Accommodation = Literal[
     "breaks_free",
@@ -96,16 +99,23 @@ class ExamPolicy(Strict):
     record_video: bool = False
     face: bool = False
     gaze: bool = False
+    voice: bool = False
     preview: bool = False
+    # Left out where there is one, so that older desks understand; one that does not know it refuses the policy.
+    expected_people: int = Field(
+        default=1, ge=1, le=MOST_PEOPLE, strict=True, exclude_if=lambda people: people == 1
+    )
     video: Video = Video()
     levels: dict[str, Level] = DEFAULT_LEVELS
     storage: tuple[Storage, ...] = ()
     purge_after_h: int = Field(default=24, ge=0)
 
     @model_validator(mode="after")
-    def _gaze_needs_face(self) -> ExamPolicy:
+    def _needs_face(self) -> ExamPolicy:
         if self.gaze and not self.face:
             raise ValueError("gaze needs face to be on")
+        if self.expected_people > 1 and not self.face:
+            raise ValueError("expected_people needs face to be on: nothing else counts people")
         return self
 
     @property
@@ -114,10 +124,14 @@ class ExamPolicy(Strict):
         return self.retain_until or six_months_after(self.exam_date)
 
     def for_seat(self, accommodations: Collection[Accommodation]) -> ExamPolicy:
-        """What is left of face and gaze at one seat; never more than the policy turned on (F042, F133)."""
+        """What is left of face, gaze and voice at one seat; never more than the policy turned on (F042, F133)."""
         face = self.face and "human_only" not in accommodations
         return self.model_copy(
-            update={"face": face, "gaze": self.gaze and face and "no_gaze" not in accommodations}
+            update={
+                "face": face,
+                "gaze": self.gaze and face and "no_gaze" not in accommodations,
+                "voice": self.voice and not {"human_only", "reader_voice"} & set(accommodations),
+            }
         )
 
     def require_storage(self, endpoint: str, region: str, bucket: str) -> None:

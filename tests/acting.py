@@ -18,7 +18,7 @@ from appliance.errors import CameraUnavailable
 from appliance.inference.pace import Pace
 from appliance.inference.signals import Signals
 from tests.manual_clock import ManualClock
-from tests.signals import GONE, HIDDEN, WORKING, head, looking
+from tests.signals import GONE, HIDDEN, MOVED, WORKING, head, looking
 
 PLACE = Place(
     "uni", "room-2.14", "desk-7", "v4l2:/dev/video0", (1280, 720), 15, (640, 360), 5.0, 60, True, "litert 2"
@@ -37,7 +37,7 @@ DOES: dict[int, tuple[float, float, What]] = {
     9: (2, 2, head(yaw=60.0)), 10: (1, 99, looking(0.0, 38.0)), 11: (2, 2, looking(0.0, 35.0)), 12: (5, 99, GONE),
     13: (0, 99, head(pitch=8.0)), 14: (4, 99, GONE), 15: (0, 99, {"head_roll_deg": 20.0}), 16: (3, 99, {"faces": 2}),
     17: (5, 2.5, {"faces": 2}), 18: (3, 99, {"faces": 2}), 19: (2, 5, GONE), 20: (1, 99, COVERED),
-    21: (1, 3, head(pitch=-30.0)), 22: (1, 99, COVERED), 23: (1, 3, HIDDEN), 24: (2, 99, HIDDEN | {"quality": "blur"}),
+    21: (1, 3, head(pitch=-30.0)), 22: (2, 99, HIDDEN | {"quality": "blur"}), 23: (1, 3, HIDDEN), 24: (2, 99, MOVED),
 }  # fmt: skip
 
 

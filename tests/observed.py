@@ -126,3 +126,30 @@ def remote_ports(pids: list[int]) -> set[int]:
             open_now = [c for c in each.net_connections("inet") if c.raddr and c.status == "ESTABLISHED"]
             ports |= {c.raddr.port for c in open_now} - {c.laddr.port for c in open_now}
     return ports
+
+
+class Outward:
+    """Watches to which places processes hold connections of their own making, in any state, four times a second."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.places: set[tuple[str, int]] = set()
+        self._pids = pids
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> set[tuple[str, int]]:
+        """Address and port of each place that was seen."""
+        self._over.set()
+        self._thread.join(10)
+        return self.places
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.25):
+            for pid in self._pids:
+                with suppress(psutil.Error):  # a process that ended meanwhile
+                    for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+                        sockets = each.net_connections("inet")
+                        listening = {c.laddr.port for c in sockets if c.status == psutil.CONN_LISTEN}
+                        out = {tuple(c.raddr) for c in sockets if c.raddr and c.laddr.port not in listening}
+                        self.places |= out - {tuple(c.laddr) for c in sockets}  # pairs with itself apart

@@ -23,10 +23,20 @@ WORKING: dict[str, Any] = {
     "gaze_yaw_deg": 0.0,
     "gaze_pitch_deg": 0.0,
     "gaze_uncertainty_deg": 7.0,
+    "moved": False,
+    "in_place_percent": 90.0,
 }
 NO_ANGLES = {name: None for name in WORKING if name.endswith("_deg")}
 GONE = NO_ANGLES | {"faces": 0}
 DARK = GONE | {"quality": "dark", "assessable": False}
+FROZEN = NO_ANGLES | {
+    "faces": 0,
+    "assessable": False,
+    "quality": "frozen",
+    "moved": None,
+    "in_place_percent": None,
+}
+MOVED = {"moved": True, "in_place_percent": 10.0}
 HIDDEN = NO_ANGLES | {"assessable": False}
 NO_EYES = {name: None for name in WORKING if name.startswith("gaze")}
 # Frame to frame; in the traces of tests/replay somebody who sits still has 0.4 and 1.4 degrees, who moves 0.8 and 2.5.

@@ -36,7 +36,7 @@ from appliance.errors import ApplianceError, BadInput, CameraStuck, CameraUnavai
 from appliance.inference.models import load_models
 from appliance.inference.pace import Pace
 from appliance.inference.selftest import check, runtime_words
-from appliance.inference.tracker import Tracker
+from appliance.inference.watch import Watch
 from appliance.policy import Video
 from appliance.store.database import hold_lock
 from appliance.store.durable import write_file_durably
@@ -101,7 +101,7 @@ def accept(
     _require_camera(equipment)
     equipment.write(_introduction(config, steps))
     equipment.wait_for_start()
-    looking = Looking(_reader(Tracker(models)), Pace.of(config), equipment.clock)
+    looking = Looking(_reader(Watch(models)), Pace.of(config), equipment.clock)
     began = equipment.clock.wall()
     with _asked_to_stop() as stop:
         run = _film(equipment, steps, looking, stop, practice_s)
@@ -152,14 +152,14 @@ def _film(
     return run
 
 
-def _reader(tracker: Tracker) -> Callable[[Frame], Sample]:
+def _reader(watch: Watch) -> Callable[[Frame], Sample]:
     """Frames as the camera process shrinks them for the models."""
     reformatter = VideoReformatter()
 
     def read(frame: Frame) -> Sample:
         image = small_bgr(frame.picture, RING_WIDTH_PX, RING_HEIGHT_PX, reformatter)
-        signals = tracker.process(image, frame.taken_mono_ns)
-        return Sample(signals, None if tracker.points is None else eye_distance_px(tracker.points))
+        signals = watch.process(image, frame.taken_mono_ns)
+        return Sample(signals, None if watch.points is None else eye_distance_px(watch.points))
 
     return read
 

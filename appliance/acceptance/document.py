@@ -55,7 +55,7 @@ def document(
     eyes, light, gaze_share = measure_eyes(calm), measure_light(calm), usable_gaze(calm)
     spent_s = (run.end_ns - run.begin_ns) / 1e9
     reached_hz = len(looking.samples) / spent_s if spent_s else 0.0
-    baseline = looking.policy.baseline
+    baseline = looking.baseline
     told = (
         advice(eyes, light, gaze_share, (reached_hz, place.set_hz), baseline, judged, between)
         if run.marks

@@ -103,10 +103,15 @@ def _why(expected: Expected, during: Sequence[Sample]) -> str:
     if not during:
         return "no picture was looked at"
     rule = next(rule for rule in DEFAULT_RULES if rule.kind == expected.kind)
+    if rule.kind == "camera_moved":
+        told = share(during, lambda s: s.moved is not None)
+        return (
+            f"in {told:.0%} of the pictures enough of the background was seen to tell where the camera stands"
+        )
     if KINDS[rule.kind].technical:
         qualities = Counter(sample.signals.quality for sample in during)
-        told = ", ".join(f"{name} {count / len(during):.0%}" for name, count in qualities.most_common())
-        return f"the picture was {told} of the time"
+        words = ", ".join(f"{name} {count / len(during):.0%}" for name, count in qualities.most_common())
+        return f"the picture was {words} of the time"
     if expected.kind == "nobody_at_desk":
         seen_share = share(during, lambda s: s.faces > 0)
         if seen_share > HALF:

@@ -81,6 +81,8 @@ class Looking:
         self.samples: list[Sample] = []
         self.seen: list[Seen] = []
         self.policy = ObservationPolicy()
+        # The first minute's: the step that turns the camera has it learned anew.
+        self.baseline = self.policy.baseline
         self._read = read
         self._pace = pace
         self._clock = clock
@@ -105,6 +107,8 @@ class Looking:
         self.samples.append(sample)
         for observation in self.policy.process(sample.signals):
             self._note(observation, sample.signals.taken_mono_ns)
+        if self.policy.baseline["learned_s"] >= self.baseline["learned_s"]:
+            self.baseline = self.policy.baseline
 
     def finish(self, now_ns: int) -> None:
         """What is open closes where it was last seen."""

@@ -50,6 +50,9 @@ class Step:
     ready_s: float = READY_S
 
 
+# Observed in exams, but nobody can act a camera that repeats its picture.
+NOT_STAGED = ("picture_frozen",)
+
 # Staged times: the rule's dwell (inference/rules.py), up to 10 s in which a face that was lost counts neither way, and
 # what a person needs to do it. Innocent times: longer than any dwell, so that a rule has the chance to be wrong.
 SCRIPT: tuple[Step, ...] = (
@@ -157,21 +160,22 @@ SCRIPT: tuple[Step, ...] = (
     Step(21, "sneezes", "Sneeze, or act it, into your handkerchief, and blow your nose.", 12),
     Step(
         22,
-        "paper before the lens",
-        "Hold a sheet of paper against the camera's lens, and keep it there until you are told to take it away.",
-        12,
-        Expected("camera_covered"),
-    ),
-    Step(
-        23, "stretches", "Stretch both arms up, lean your head back for two seconds, and go on working.", 12
-    ),
-    Step(
-        24,
         "plastic before the lens",
         "Hold the clear plastic sleeve, crumpled, two finger-widths before the lens, so that the picture blurs.",
         25,
         Expected("camera_blurred"),
         ready_s=20,
+    ),
+    Step(
+        23, "stretches", "Stretch both arms up, lean your head back for two seconds, and go on working.", 12
+    ),
+    # Last, since directions are against the camera.
+    Step(
+        24,
+        "turns the camera",
+        "Turn the camera aside by a quarter of its picture, let it stand, and turn it back when you are told.",
+        12,
+        Expected("camera_moved"),
     ),
 )
 

@@ -37,6 +37,7 @@ class Peers:
         self._watcher: Peer | None = None
         self._assessor: tuple[Peer, int, float] | None = None
         self._not_assessing: tuple[Peer, int, str] | None = None
+        self._listener: tuple[Peer, int, str | None] | None = None
         self._observers: set[int] = set()
         self._server = LocalServer(path, self._on_message, self._on_connect, self._on_close)
 
@@ -61,6 +62,13 @@ class Peers:
         said = self._not_assessing
         if said is None or said[0].closed.is_set() or now_mono_ns - said[1] > INFERENCE_SILENCE_S * 1e9:
             return None
+        return said[2]
+
+    def listening_problem(self, now_mono_ns: int) -> str | None:
+        """Why no voice could be heard now; None while one could."""
+        said = self._listener
+        if said is None or said[0].closed.is_set() or now_mono_ns - said[1] > INFERENCE_SILENCE_S * 1e9:
+            return "the process that listens says nothing"
         return said[2]
 
     def close(self) -> None:
@@ -88,6 +96,11 @@ class Peers:
                     self._watch.renew(str(message.get("mode")), lease_s)
             case "inference":
                 self._take_inference(peer, message)
+            case "listening":
+                problem = message.get("problem")
+                if problem is None or (isinstance(problem, str) and problem.isprintable()):
+                    said = None if problem is None else problem[:MAX_PROBLEM_CHARACTERS]
+                    self._listener = (peer, self._clock.mono_ns(), said)
             case "observation":
                 self._take_observation(peer, message)
 

@@ -9,16 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.camera.picture_spans import Finding, Spans
-from appliance.picture_quality import visibility
+from appliance.picture_quality import is_same, visibility
 from appliance.timecode import TICKS_PER_S
 
 LOOK_INTERVAL_90K = TICKS_PER_S
 # No look for so long means that nothing was filmed: what was found ends with the second after the last look.
 SILENCE_90K = 5 * TICKS_PER_S // 2
-# Fewer than one in a thousand luma values differ from the look before. Of a live picture at least 8.5 in a thousand do
-# (simulated still scene, noise of 0.3 of 255 steps, a fiftieth of the light, MJPEG quality 30) and 148 between two
-# frames of the stillest clip that there is; a stuck pipeline repeats its buffer bit by bit.
-SAME_BELOW = 0.001
 # A look stands for the time until the next, so what lasts 2 s (4 s) is always found, and nothing below 1 s (3 s);
 # a fifth of a second is jitter. A camera's first pictures are often black for less than a second.
 _JITTER_90K = TICKS_PER_S // 5
@@ -68,8 +64,3 @@ class PictureJudge:
             if silent or finding != self._finding:
                 self._spans.end(finding)
         self._at_90k = None
-
-
-def is_same(before: NDArray[np.uint8], now: NDArray[np.uint8]) -> bool:
-    """Whether two luma planes are one picture, as no live sensor gives it twice."""
-    return before.shape == now.shape and int(np.count_nonzero(before != now)) < SAME_BELOW * now.size

@@ -356,6 +356,7 @@ class CameraProcess:
             faults.append("swap could get recording keys; see the node's log")
         if running is not None:
             running.assessed(rate_hz, self._peers.inference_problem(now))
+            running.listened(self._peers.listening_problem(now))
             running.note_findings()
             faults += running.faults()
         facts: dict[str, Any] = {

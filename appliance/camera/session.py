@@ -42,7 +42,8 @@ from appliance.store.recording import RecordingStore, SessionRow
 
 log = logging.getLogger(__name__)
 
-# The rules' shortest dwell is 3 s and their shortest way back 1 s; a desk that looks more rarely than that is named.
+# What has to be said within 3 s is looked at for up to 2 s, and the shortest way back takes 1 s; a desk that looks more
+# rarely than that is named.
 LEAST_RATE_HZ = 1.0
 
 # What this process says by itself; peers of the link count from 1.
@@ -113,6 +114,8 @@ class RunningSession:
         self._observations = SessionObservations(row.sid, self._recorder.epoch, self._recorder.observation)
         self._assessing = False
         self._not_assessed: str | None = "face and gaze are not being assessed"
+        self._listening = False
+        self._not_listened: str | None = None
         self._ended: str | None = None
         moved_ms = 0 if after is None else after.clock_moved_ms
         self._wall = WallWatch.of(row, equipment.boot_id, equipment.clock, moved_ms)
@@ -156,8 +159,10 @@ class RunningSession:
             "sid": self.sid,
             "face": self._policy.face,
             "gaze": self._policy.gaze,
+            "voice": self._policy.voice,
             "started_mono_ns": self._timeline.origin_mono_ns,
             "levels": dict(self._policy.levels),
+            "expected_people": self._policy.expected_people,
             "accommodations": list(self._accommodations),
             "policy": f"{self._policy.id} v{self._policy.version}",
         }
@@ -227,6 +232,15 @@ class RunningSession:
             self._assessing = rate_hz is not None
             self._recorder.notes.event("assessment_began" if self._assessing else "assessment_stopped")
 
+    def listened(self, problem: str | None) -> None:
+        """Keep as a leaf when listening for voices began or stopped; None: a voice would be heard."""
+        if not self._policy.voice:
+            return
+        self._not_listened = None if problem is None else f"voices are not being listened for: {problem}"
+        if (problem is None) != self._listening:
+            self._listening = problem is None
+            self._recorder.notes.event("listening_began" if self._listening else "listening_stopped")
+
     def note_findings(self) -> None:
         """Keep as leaves what was found of picture, decoding and clock since the last call; once a second is usual."""
         for span in self._check.take():
@@ -254,6 +268,8 @@ class RunningSession:
             faults.append("no room in memory for the frames that the models look at")
         elif self._policy.face and self._not_assessed is not None:
             faults.append(self._not_assessed)
+        if self._not_listened is not None:
+            faults.append(self._not_listened)
         faults += self._degrade.faults()
         faults += self._check.faults if self.camera_open else []
         if self._stepped_ms:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from appliance.inference.rules import ANGLE_KINDS, Rule
+from appliance.inference.rules import ANGLE_KINDS, SOUND_KINDS, Rule, expecting
 from appliance.policy import Accommodation
 
 # As far as a baseline may be moved (CLAMP_YAW_DEG): looks between the usual and the wider limit are learned from in the
@@ -70,15 +70,21 @@ def _posture_free(rule: Rule) -> Rule | None:
 def _second_person_ok(rule: Rule) -> Rule | None:
     # A third person is still one too many. Directions are not judged while two are in view: they may be the other's,
     # and who works with somebody turns to them.
-    return replace(rule, expected_people=2) if rule.kind in ("several_people", *ANGLE_KINDS) else rule
+    # Where the exam expects two anyhow, or more, the second person is one of them.
+    return expecting((rule,), 2)[0]
 
 
-# `reader_voice` changes nothing: no rule listens. The code tells staff and the recording what was agreed.
+def _reader_voice(rule: Rule) -> Rule | None:
+    # The microphone is not even opened (ExamPolicy.for_seat); this says the same to whoever asks for a seat's rules.
+    return None if rule.kind in SOUND_KINDS else rule
+
+
 _CHANGES: dict[Accommodation, Callable[[Rule], Rule | None]] = {
     "breaks_free": _breaks_free,
     "gaze_wide": _gaze_wide,
     "head_tic": _head_tic,
     "no_gaze": _no_gaze,
     "posture_free": _posture_free,
+    "reader_voice": _reader_voice,
     "second_person_ok": _second_person_ok,
 }

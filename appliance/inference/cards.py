@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from appliance.card import HASH_DIGITS, Card
 from appliance.inference.baseline import LEARN_S
-from appliance.inference.measured import FIGURES, LIMITS, Figure
+from appliance.inference.measured import FIGURES, Figure
 from appliance.inference.models import FACE_DETECTION, FACE_LANDMARK, IRIS_LANDMARK, ModelFile
 from appliance.inference.observations import Observation
-from appliance.inference.rules import ANGLE_KINDS
+from appliance.inference.rules import ANGLE_KINDS, SOUND_KINDS
+from appliance.inference.voice import HEARD
+from appliance.inference.voice_network import VOICE
 
 # Less than this share of good light is another condition than the one that figures were measured in.
 GOOD_LIGHT_SHARE = 0.9
@@ -19,6 +21,7 @@ QUALITY_WORDS = {
     "dark": "too dark",
     "glare": "glare",
     "blur": "out of focus",
+    "frozen": "frozen",
     "covered": "covered",
     "no frame": "no frame",
 }
@@ -32,15 +35,25 @@ MODELS_OF: dict[str, tuple[ModelFile, ...]] = {
     "gaze_outside_work_area": (*_FACE, IRIS_LANDMARK),
     "camera_covered": _FACE,
     "camera_blurred": _FACE,
+    "camera_moved": _FACE,
+    "picture_frozen": (),
+    "voice_nearby": (VOICE,),
 }
 DOES_NOT_SHOW = {
-    "nobody_at_desk": "where the person is or why; somebody whose face is turned off or bent low may still be there",
+    "nobody_at_desk": "where the person is or why, or that who came is who left; somebody whose face is turned off or "
+    "bent low may still be there",
     "several_people": "who is in view or why, or that anybody spoke or helped; a proctor or a picture of a face counts",
     "head_turned_away": "what the person looks at or why; eyes may rest on the work while the head is turned",
     "gaze_outside_work_area": "what is being looked at or why; people look up and aside to think",
     "camera_covered": "what or who is before the lens, or why; a black cap and a room without light look alike",
     "camera_blurred": "why the picture is out of focus; anything about the person",
+    "camera_moved": "who or what moved it, or why; a large thing that is set down before the lens looks alike; a plain "
+    "wall shows no movement",
+    "picture_frozen": "why the camera repeats its picture, or anything that happened meanwhile",
+    "voice_nearby": "who speaks, what, to whom, from how far: the candidate, staff, a neighbour and a loudspeaker "
+    "count alike; nobody can hear it again, no sound is kept",
 }
+NOT_SEEN = "does not apply: this rule listens and looks at no picture"
 
 
 def explain(observation: Observation, policy: str) -> Card:
@@ -48,8 +61,8 @@ def explain(observation: Observation, policy: str) -> Card:
     shares = _shares(observation)
     return Card(
         baseline=_baseline(observation),
-        light=_light(shares),
-        occlusion=_occlusion(observation),
+        light=NOT_SEEN if observation.kind in SOUND_KINDS else _light(shares),
+        occlusion=_heard(shares) if observation.kind in SOUND_KINDS else _occlusion(observation),
         models={model.file: model.sha256[:HASH_DIGITS] for model in MODELS_OF[observation.kind]},
         policy=policy,
         error_rate=error_rate(observation.kind, shares.get("good", 0.0) >= GOOD_LIGHT_SHARE),
@@ -64,8 +77,8 @@ def error_rate(kind: str, good_light: bool) -> str:
         return "not measured: there are no labelled pictures for this rule yet"
     here = [figure for figure in figures if figure.light == "any" or good_light]
     if here:
-        return f"{_quoted(here)}. {LIMITS}"
-    return f"not measured in this light. In good light: {_quoted(figures)}. {LIMITS}"
+        return f"{_quoted(here)}. {here[0].limits}"
+    return f"not measured in this light. In good light: {_quoted(figures)}. {figures[0].limits}"
 
 
 def _quoted(figures: list[Figure]) -> str:
@@ -98,6 +111,10 @@ def _light(shares: dict[str, float]) -> str:
     # Under half a percent rounds to nothing.
     told = [f"{QUALITY_WORDS[name]} {share:.0%}" for name, share in ordered if share >= 0.005]
     return f"picture {', '.join(told)} of the time" if told else "not known"
+
+
+def _heard(shares: dict[str, float]) -> str:
+    return f"could be heard {shares.get(HEARD, 0.0):.0%} of the time; the rest was without any sound, or lost"
 
 
 def _occlusion(observation: Observation) -> str:

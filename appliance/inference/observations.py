@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from appliance.inference.baseline import Baseline
-from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS, Kind, Rule
+from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS, Kind, Rule, words_of
 from appliance.inference.signals import Signals
 from appliance.inference.span import Span
 from appliance.policy import Level
@@ -39,10 +39,25 @@ STEADY_FACE_S = 2.0
 FACE_HOLE_S = 1.0
 TURNED_YAW_DEG = 35.0
 BENT_PITCH_DEG = -20.0
-# What the camera's own kinds look for in the picture.
-QUALITY_SOUGHT = {"camera_covered": "covered", "camera_blurred": "blur"}
+# What the camera's own kinds look for in the picture, and in which pictures it cannot be told.
+QUALITY_SOUGHT = {"camera_covered": "covered", "camera_blurred": "blur", "picture_frozen": "frozen"}
+QUALITY_UNCLEAR = {
+    "camera_covered": ("dark", "frozen"),
+    "camera_blurred": ("covered", "frozen"),
+    "picture_frozen": ("covered", "dark"),
+}
 # 95 % of head yaws are closer than this to the truth (docs/observations.md).
 HEAD_UNCERTAINTY_DEG = 5.0
+
+# How an observation came to its end: it was seen to be over, could not be assessed any more, or nobody looked any more.
+Ended = Literal["over", "unseen", "stopped"]
+# Nobody compares faces: it is somebody, not the same person.
+AFTER_NOBODY: dict[Ended | None, str] = {
+    None: "",
+    "over": " until somebody came",
+    "unseen": " until it could not be seen any more",
+    "stopped": " until the end",
+}
 
 _SEVERITY: dict[Level | None, int] = {None: 0, "green": 0, "yellow": 1, "red": 2}
 
@@ -54,7 +69,7 @@ class Observation:
     `measured` holds the mean readings while inside, for directions also the largest deviation, the level and
     the baseline it is judged against, and `assessed_share`, the part of the time that could be assessed.
     `quality_s` is the span's time by picture quality, `hidden_s` the part of it in which the picture was good
-    and still nothing could be assessed.
+    and still nothing could be assessed. `ended` is None while it is open.
     """
 
     kind: str
@@ -69,11 +84,19 @@ class Observation:
     measured: dict[str, float] = field(default_factory=dict)
     quality_s: dict[str, float] = field(default_factory=dict)
     hidden_s: float = 0.0
+    ended: Ended | None = None
+    expected_people: int = 1
+
+    @property
+    def fact(self) -> str:
+        """What was seen, and of an empty seat also whether it was taken again."""
+        after = AFTER_NOBODY[self.ended] if self.kind == "nobody_at_desk" else ""
+        return words_of(self.kind, self.expected_people) + after
 
     @property
     def words(self) -> str:
         """What a person reads: "looking outside the work area, 6.2 s"."""
-        return f"{KINDS[self.kind].words}, {self.duration_s:.1f} s"
+        return f"{self.fact}, {self.duration_s:.1f} s"
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,7 @@ class ObservationPolicy:
         self._face_ns: int | None = None
         self._face_since_ns = 0
         self._doubt_until_ns = 0
+        self._anybody_since_move = True
         self._last_ns: int | None = None
 
     @property
@@ -125,16 +149,19 @@ class ObservationPolicy:
             reading = self._reading(kind, span.rule, signals)
             change = span.step(now_ns, reading.value, reading.details, signals.quality)
             if change and span.rule.reported:
-                events.append(self._observation(span, change, now_ns))
+                events.append(self._observation(span, None if change == "opened" else "unseen", now_ns))
             if change == "closed":
                 span.clear()
+            elif change == "opened" and kind == "camera_moved":
+                # Directions are against the camera: what is usual from its new place is learned from there.
+                self._head, self._gaze = Baseline(), Baseline()
         self._learn(signals, min(max(elapsed_s, 0.0), 1.0))
         return events
 
     def close_all(self, now_mono_ns: int) -> list[Observation]:
         """End of session or break: whatever is open closes where it was last seen."""
         events = [
-            self._observation(span, "closed", now_mono_ns)
+            self._observation(span, "stopped", now_mono_ns)
             for span in self._spans.values()
             if span.is_open and span.rule.reported
         ]
@@ -149,6 +176,10 @@ class ObservationPolicy:
             if signals.quality != "good":
                 return _UNASSESSABLE
             return _Reading(float(signals.faces > rule.expected_people), {"faces": float(signals.faces)})
+        if kind == "camera_moved":
+            return _moved(signals)
+        if kind in ANGLE_KINDS and signals.moved:
+            return _UNASSESSABLE
         if kind in ANGLE_KINDS and rule.expected_people > 1 and signals.faces > 1:
             # It may be the other person's; and a pause instead would join a look before it to one after it.
             return _Reading(0.0)
@@ -156,15 +187,16 @@ class ObservationPolicy:
             return self._head_turned(rule, signals)
         if kind == "gaze_outside_work_area":
             return self._gaze_outside(rule, signals)
-        sought = QUALITY_SOUGHT[kind]
-        unclear = "dark" if kind == "camera_covered" else "covered"
-        return _UNASSESSABLE if signals.quality == unclear else _Reading(float(signals.quality == sought))
+        if signals.quality in QUALITY_UNCLEAR[kind]:
+            return _UNASSESSABLE
+        return _Reading(float(signals.quality == QUALITY_SOUGHT[kind]))
 
     def _nobody(self, signals: Signals) -> _Reading:
         if signals.faces >= 1:
             # However poor the picture, a face in it is somebody.
             return _Reading(0.0)
-        in_doubt = signals.taken_mono_ns < self._doubt_until_ns
+        # A camera that was turned to the wall sees nobody either.
+        in_doubt = signals.taken_mono_ns < self._doubt_until_ns or not self._anybody_since_move
         return _UNASSESSABLE if in_doubt or not signals.assessable else _Reading(1.0, {"faces": 0.0})
 
     def _head_turned(self, rule: Rule, signals: Signals) -> _Reading:
@@ -201,6 +233,10 @@ class ObservationPolicy:
         return _Reading(0.0 if upward < lowest_deg else _deviation(rule, sideways, upward), details)
 
     def _remember_face(self, signals: Signals) -> None:
+        if signals.moved:
+            self._anybody_since_move = False
+        elif signals.faces > 0:
+            self._anybody_since_move = True
         if signals.faces == 0:
             return
         now_ns = signals.taken_mono_ns
@@ -226,7 +262,8 @@ class ObservationPolicy:
         # Frozen while something is open or about to be: looking away would become the habit that it is judged by, and
         # of two people in view nobody knows whose direction is read.
         about_people = [span for span in self._spans.values() if not KINDS[span.rule.kind].technical]
-        if not signals.assessable or any(span.start_ns is not None for span in about_people):
+        busy = signals.moved or any(span.start_ns is not None for span in about_people)
+        if not signals.assessable or busy:
             return
         if signals.head_yaw_deg is not None and signals.head_pitch_deg is not None:
             self._head.learn(signals.head_yaw_deg, signals.head_pitch_deg, step_s)
@@ -236,10 +273,12 @@ class ObservationPolicy:
         if signals.gaze_yaw_deg is not None and signals.gaze_pitch_deg is not None:
             self._gaze.learn(signals.gaze_yaw_deg, signals.gaze_pitch_deg, step_s)
 
-    def _observation(self, span: Span, phase: Literal["opened", "closed"], now_ns: int) -> Observation:
+    def _observation(self, span: Span, ended: Ended | None, now_ns: int) -> Observation:
         assert span.start_ns is not None  # noqa: S101
         rule = span.rule
-        end_ns = min(span.end_ns(), now_ns) if phase == "closed" else None
+        end_ns = None if ended is None else min(span.end_ns(), now_ns)
+        if ended is not None and not span.is_inside:
+            ended = "over"
         measured = {name: round(value, 1) for name, value in span.means().items()}
         share = span.assessed_share()
         uncertainty = None
@@ -255,7 +294,7 @@ class ObservationPolicy:
             )
         return Observation(
             rule.kind,
-            phase,
+            "opened" if ended is None else "closed",
             span.start_ns,
             end_ns,
             ((end_ns if end_ns is not None else now_ns) - span.start_ns) / 1e9,
@@ -266,7 +305,16 @@ class ObservationPolicy:
             measured,
             {name: round(spent_s, 2) for name, spent_s in quality_s.items()},
             round(span.hidden_s(), 2),
+            ended,
+            rule.expected_people,
         )
+
+
+def _moved(signals: Signals) -> _Reading:
+    if signals.moved is None:
+        return _UNASSESSABLE
+    percent = signals.in_place_percent
+    return _Reading(float(signals.moved), {} if percent is None else {"background_in_place_percent": percent})
 
 
 def _baseline_details(base: Baseline) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Process 2 of a desk node: looks for face and gaze in the newest small frame and reports observations to the camera.
+"""Process 2 of a desk node: looks for face and gaze in the newest small frame, listens where the exam's policy says so,
+and reports observations to the camera.
 
 It may die at any time: the camera goes on recording, says that nothing is being assessed, and a new life begins with a
-fresh baseline. Without a session, or with faces switched off by the policy, no model is loaded.
+fresh baseline. Without a session, or with faces switched off by the policy, no model for pictures is loaded.
 """
 
 from __future__ import annotations
@@ -12,22 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Protocol
 
 from appliance.clock import Clock, SystemClock
 from appliance.config import NodeConfig
 from appliance.errors import ModelsDiffer
 from appliance.frames import FrameRingReader, RingFrame
 from appliance.inference.accommodations import accommodated
-from appliance.inference.cards import explain
+from appliance.inference.listening import Listener, Speaker, ear_of
 from appliance.inference.models import load_models
-from appliance.inference.observations import KINDS, Observation, ObservationPolicy
+from appliance.inference.observations import ObservationPolicy
 from appliance.inference.pace import Pace
-from appliance.inference.rules import DEFAULT_RULES, Rule, enabled
+from appliance.inference.reports import Reports
+from appliance.inference.rules import DEFAULT_RULES, enabled, expecting, with_levels
 from appliance.inference.selftest import check
 from appliance.inference.signals import Signals
-from appliance.inference.tracker import Tracker
+from appliance.inference.watch import Watch
 from appliance.local_link import LocalClient, Message
 from appliance.one_thread import stay_in_one_thread
 from appliance.service import notify
@@ -46,26 +46,29 @@ class Assessment:
     def __init__(self, session: Message) -> None:
         self.sid = str(session["sid"])
         self.started_mono_ns = int(session["started_mono_ns"])
-        self._exam_policy = str(session["policy"])
         gaze = bool(session["gaze"])
         self._models = load_models(gaze)
         check(self._models)
-        self._tracker = Tracker(self._models)
+        self._tracker = Watch(self._models)
         # Then each frame is copied first, which takes less time than the ring can need to come round.
         self._too_slow = False
         rules = with_levels(enabled(DEFAULT_RULES, gaze=gaze), session["levels"])
+        rules = expecting(rules, int(session.get("expected_people", 1)))
         self._policy = ObservationPolicy(accommodated(rules, session.get("accommodations", ())))
-        self._keys: dict[str, int] = {}
-        self._next_key = 0
+        self._reports = Reports(session)
 
     def process(self, frame: RingFrame) -> list[Message] | None:
         """Messages for the camera from one frame; None where it was written over while it was read."""
         signals = self._look(frame)
-        return None if signals is None else [self._message(each) for each in self._policy.process(signals)]
+        return (
+            None
+            if signals is None
+            else [self._reports.message(each) for each in self._policy.process(signals)]
+        )
 
     def close(self, now_mono_ns: int) -> list[Message]:
         """Messages that end what is open."""
-        return [self._message(each) for each in self._policy.close_all(now_mono_ns)]
+        return [self._reports.message(each) for each in self._policy.close_all(now_mono_ns)]
 
     def _look(self, frame: RingFrame) -> Signals | None:
         if self._too_slow:
@@ -77,53 +80,8 @@ class Assessment:
         # The ring came round while the models looked. What the tracker remembers may be of two frames.
         log.warning("frame.written_over sequence=%d", frame.sequence)
         self._too_slow = True
-        self._tracker = Tracker(self._models)
+        self._tracker = Watch(self._models)
         return None
-
-    def _message(self, observation: Observation) -> Message:
-        if observation.phase == "opened":
-            self._keys[observation.kind] = self._next_key
-            self._next_key += 1
-        return {
-            "type": "observation",
-            "key": self._keys[observation.kind],
-            "report": {
-                "kind": observation.kind,
-                "words": KINDS[observation.kind].words,
-                "phase": observation.phase,
-                "start_90k": self._session_90k(observation.start_mono_ns),
-                "end_90k": None
-                if observation.end_mono_ns is None
-                else self._session_90k(observation.end_mono_ns),
-                "duration_s": round(observation.duration_s, 1),
-                "level": observation.level,
-                "technical": observation.technical,
-                "rule": observation.rule,
-                "measured": dict(observation.measured),
-                "uncertainty": uncertainty_words(observation),
-                "card": explain(observation, self._exam_policy).model_dump(),
-            },
-        }
-
-    def _session_90k(self, mono_ns: int) -> int:
-        return max(0, (mono_ns - self.started_mono_ns) * 9 // 100_000)
-
-
-def with_levels(rules: tuple[Rule, ...], levels: dict[str, Any]) -> tuple[Rule, ...]:
-    """The rules with the institution's levels (F066); technical kinds have none."""
-    return tuple(
-        rule if KINDS[rule.kind].technical else replace(rule, level=levels.get(rule.kind, rule.level))
-        for rule in rules
-    )
-
-
-def uncertainty_words(observation: Observation) -> str:
-    """How unsure the measurement is, for a person."""
-    share = observation.measured.get("assessed_share")
-    seen = "" if share is None else f"assessed {float(share):.0%} of the time"
-    if observation.uncertainty is None:
-        return seen
-    return f"direction within about {observation.uncertainty:.0f} degrees; {seen}".rstrip("; ")
 
 
 def run(config: NodeConfig, stop: threading.Event) -> None:
@@ -132,10 +90,13 @@ def run(config: NodeConfig, stop: threading.Event) -> None:
     sessions: queue.SimpleQueue[Message] = queue.SimpleQueue()
     ring = FrameRingReader(config.run_dir / "frames")
     link = LocalClient(config.run_dir / "camera.sock", lambda message: _take(sessions, message))
+    clock = SystemClock()
+    listener = Listener(link, clock, lambda: ear_of(config.microphone, clock))
     notify("READY=1")
     try:
-        _loop(stop, sessions, Assessor(ring, link, SystemClock(), Pace.of(config)))
+        _loop(stop, sessions, Assessor(ring, link, clock, Pace.of(config)), listener)
     finally:
+        listener.close()
         link.close()
         ring.close()
 
@@ -145,19 +106,18 @@ def _take(sessions: queue.SimpleQueue[Message], message: Message) -> None:
         sessions.put(message)
 
 
-def _loop(stop: threading.Event, sessions: queue.SimpleQueue[Message], assessor: Assessor) -> None:
+def _loop(
+    stop: threading.Event, sessions: queue.SimpleQueue[Message], assessor: Assessor, listener: Listener
+) -> None:
     while not stop.is_set():
         while not sessions.empty():
-            assessor.follow(sessions.get())
+            session = sessions.get()
+            assessor.follow(session)
+            listener.follow(session)
+        listener.step()
         # Each turn ends: a model that hangs does not come back here.
         notify("WATCHDOG=1")
         stop.wait(assessor.step())
-
-
-class Speaker(Protocol):
-    """Where messages for the camera process go; LocalClient in the product."""
-
-    def send(self, message: Message) -> bool: ...
 
 
 class Assessor:

@@ -5,8 +5,8 @@ A rule never speaks of intent. An exam's signed policy may switch rules off or g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from appliance.policy import Level
 
@@ -29,9 +29,14 @@ KINDS: dict[str, Kind] = {
     "gaze_outside_work_area": Kind("looking outside the work area"),
     "camera_covered": Kind("camera covered", technical=True),
     "camera_blurred": Kind("camera out of focus", technical=True),
+    "camera_moved": Kind("camera moved", technical=True),
+    "picture_frozen": Kind("picture frozen", technical=True),
+    "voice_nearby": Kind("voice nearby"),
 }
 # Angles are judged against the candidate's own baseline; the others are yes or no.
 ANGLE_KINDS = ("head_turned_away", "gaze_outside_work_area")
+# What is heard; all others are seen.
+SOUND_KINDS = ("voice_nearby",)
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,7 @@ class Rule:
 
     def words(self) -> str:
         """The rule as a sentence for the observation's card."""
-        what = KINDS[self.kind].words
-        if self.kind == "several_people" and self.expected_people > 1:
-            what = f"more than {self.expected_people} people in view"
+        what = words_of(self.kind, self.expected_people)
         if self.kind not in ANGLE_KINDS:
             return f"{what} for at least {self.dwell_s:g} s; {self._evidence}"
         upward = f" or {self.up_enter:g} degrees up" if self.up_enter is not None else ""
@@ -80,6 +83,13 @@ class Rule:
     @property
     def _evidence(self) -> str:
         return f"to judge it, watch from {self.before_s:g} s before to {self.after_s:g} s after"
+
+
+def words_of(kind: str, expected_people: int = 1) -> str:
+    """The kind as a physical fact, where so many people are expected at the desk."""
+    if kind == "several_people" and expected_people > 1:
+        return f"more than {expected_people} people in view"
+    return KINDS[kind].words
 
 
 # What holds for all. Smoothing: the detector speaks twice a second, so a second is two of its words, and one wrong word
@@ -123,9 +133,35 @@ DEFAULT_RULES: tuple[Rule, ...] = (
         level="yellow",
         up_enter=30.0,
     ),
-    # A hand passing the lens, or focus being found, is over sooner.
-    Rule("camera_covered", _YES, _NO, dwell_s=3.0, rest_s=1.0, smooth_s=0.5, level=None),
+    # To be said within 3 s of the cover: up to 0.5 s pass until the picture is judged again, 0.2 s more at 5 frames a
+    # second, and 2.2 are left. A hand that passes the lens takes a second; with the half second until the next look it
+    # counts as 1.5, and even two seconds stay below.
+    Rule("camera_covered", _YES, _NO, dwell_s=2.2, rest_s=1.0, smooth_s=0.5, level=None),
+    # Focus being found is over sooner.
     Rule("camera_blurred", _YES, _NO, dwell_s=10.0, rest_s=2.0, smooth_s=1.0, level=None),
+    # Two looks in a row (watch.py), so that no single one is enough; a turn takes up to a second, in which the picture
+    # is blurred, and a view without any overlap is known with its second look.
+    Rule("camera_moved", _YES, _NO, dwell_s=0.6, rest_s=1.0, smooth_s=0.4, level=None),
+    # The first look that finds the picture of the look before comes up to a second after it stopped, and 1.2 s are
+    # two more; a camera that stutters for a second raises nothing.
+    Rule("picture_frozen", _YES, _NO, dwell_s=1.2, rest_s=1.0, smooth_s=0.5, level=None),
+)
+
+# Of half seconds, yes or no (voice.py). Three seconds are a sentence; a cough, a sneeze, a sigh or one word is over
+# sooner, and none of 20 kinds of noise was ever a voice for one half second. Smoothing: 2 s bridge the breath between
+# two sentences, so that one talk is one observation; it is over after 3 s without. Yellow: who speaks is not known.
+SOUND_RULES: tuple[Rule, ...] = (
+    Rule(
+        "voice_nearby",
+        _YES,
+        _NO,
+        dwell_s=3.0,
+        rest_s=3.0,
+        smooth_s=2.0,
+        level="yellow",
+        before_s=10.0,
+        after_s=10.0,
+    ),
 )
 
 
@@ -141,3 +177,20 @@ def enabled(
     if not gaze:
         off.add("gaze_outside_work_area")
     return tuple(rule for rule in rules if rule.kind not in off)
+
+
+def expecting(rules: Sequence[Rule], people: int) -> tuple[Rule, ...]:
+    """The rules where so many people are expected at the desk: fewer, but for nobody, is no observation; more is."""
+    counted = ("several_people", *ANGLE_KINDS)
+    return tuple(
+        replace(rule, expected_people=max(people, rule.expected_people)) if rule.kind in counted else rule
+        for rule in rules
+    )
+
+
+def with_levels(rules: Sequence[Rule], levels: Mapping[str, Level]) -> tuple[Rule, ...]:
+    """The rules with the institution's levels (F066); technical kinds have none."""
+    return tuple(
+        rule if KINDS[rule.kind].technical else replace(rule, level=levels.get(rule.kind, rule.level))
+        for rule in rules
+    )

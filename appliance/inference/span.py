@@ -75,6 +75,11 @@ class Span:
                 self._sums[name] = self._sums.get(name, 0.0) + reading * step_ns
         return self._judge()
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the newest reading that could be assessed was still inside."""
+        return self._inside
+
     def end_ns(self) -> int:
         """Where the span was last seen: the first reading outside, or the last one that could be assessed."""
         return self._last_assessed_ns if self._inside else self._left_ns

@@ -225,6 +225,7 @@ def _belongs(room: Room, desk: str, row: sqlite3.Row, manifest: Manifest, witnes
         manifest.candidate_code,
         manifest.policy_id,
         manifest.policy_version,
+        manifest.retain_until,
     )
     known = (
         policy.institution,
@@ -235,6 +236,7 @@ def _belongs(room: Room, desk: str, row: sqlite3.Row, manifest: Manifest, witnes
         row["candidate_code"],
         policy.id,
         policy.version,
+        policy.retention_end.isoformat(),
     )
     if said != known or desk != row["desk"]:
         raise NotTrusted(

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MOST_OBSERVATIONS = 500  # of one session on the page; the recording's own log holds them all
 MOST_BOOTS = 16  # of one desk, newest last; a day holds a few
+# Over in seconds, and yet the camera may look past the desk from then on: the tile says so until somebody has looked.
+STAYS_UNTIL_SEEN = "camera_moved"
 # Two machines of one name come again at the latest after ten minutes each (sync/link.py), so this bridges two silences.
 TWO_MACHINES_S = 1200.0
 
@@ -244,7 +246,9 @@ class LiveRoom:
 def _open(number: int, seen: Seen, on_break: bool) -> OpenObservation:
     # In a granted break nothing counts for the tile's level (F048); the list still shows it.
     level: Level | None = None if on_break else seen.report.level
-    words = f"{seen.report.words}, {seen.report.duration_s:.1f} s"
-    return OpenObservation(
-        number, words, level, seen.report.technical, seen.report.phase == "closed", seen.review is not None
-    )
+    report, reviewed = seen.report, seen.review is not None
+    words, over = f"{report.words}, {report.duration_s:.1f} s", report.phase == "closed"
+    if report.kind == STAYS_UNTIL_SEEN:
+        local = parse_utc(seen.at).astimezone()
+        words, over = f"{report.words} at {local:%H:%M:%S}: is the desk still in view?", over and reviewed
+    return OpenObservation(number, words, level, report.technical, over, reviewed)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import timedelta
 from typing import Any
 
 from appliance.card import card_lines
+from appliance.clock import parse_utc, utc_text
 from appliance.evidence.completeness import Kind
 from appliance.policy import ACCOMMODATION_WORDS, parse_policy
 from appliance.room.accounts import Account, Role
@@ -120,6 +122,9 @@ def observation(number: int, item: Seen) -> View:
         "at": item.at,
         "words": report.words,
         "duration_s": round(report.duration_s, 1),
+        "until": utc_text(parse_utc(item.at) + timedelta(seconds=report.duration_s))
+        if report.end_90k is not None
+        else None,
         "closed": report.phase == "closed",
         "level": report.level if not report.technical else None,
         "technical": report.technical,
@@ -231,5 +236,5 @@ def _newest(live: LiveDesk, sid: str) -> str | None:
     """The newest observation that nobody has looked at, in words."""
     for _, item in sorted(live.observations.get(sid, {}).items(), reverse=True):
         if item.review is None and not item.report.technical and item.report.level in ("yellow", "red"):
-            return f"{item.report.words} {item.report.duration_s:.1f} s"
+            return f"{item.report.words}, {item.report.duration_s:.1f} s"
     return None

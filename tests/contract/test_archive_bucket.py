@@ -116,6 +116,7 @@ def test_empty_bucket(stored: Built, server: tuple[str, Path]) -> None:
 
 
 def test_pull_verify_open(stored: Built, tmp_path: Path) -> None:
+    """F120."""
     pulled = run(stored, "pull", SID, "--out", tmp_path / "pulled")
     assert pulled.exit_code == 0, pulled.exception
     assert f"{tmp_path / 'pulled' / SID}: 9 files fetched, 0 were there" in pulled.output

@@ -28,6 +28,8 @@ KEYS = [
     "gaze_yaw_deg",
     "gaze_pitch_deg",
     "gaze_uncertainty_deg",
+    "moved",
+    "in_place_percent",
 ]
 
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_session_reaches_ceph_though_the_sender_is_killed(ceph: S3Server, tmp_path: Path) -> None:
+    """F120: an institution's own storage; the other one that is tried is rclone's."""
     relay = StorageRelay(int(ceph.endpoint.rsplit(":", 1)[1]))
     relay.start()
     with running_room(

@@ -32,6 +32,7 @@ def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
 
 
 def test_a_session_begins_and_ends_with_the_ledger_alone(node: Node) -> None:
+    """F009: the camera is closed before the order and after the end."""
     node.start()
     facts = until(node.facts, "facts")
     assert (facts["camera_problem"], facts["camera_open"], facts["light_on"]) == (None, False, False)

@@ -179,7 +179,10 @@ def raided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raided]:
 
 
 def test_everything_in_the_room_opens_no_closed_segment(raided: Raided) -> None:
-    """F083, F089: files of nodes, controller, broker and bucket, root's process list, the nodes' living memory."""
+    """F083, F089: files of nodes, controller, broker and bucket, root's process list, the nodes' living memory.
+
+    F086, F101: nor whoever administers all of it.
+    """
     report = raided.report
     print(json.dumps(report))
     assert report["opened"] == []

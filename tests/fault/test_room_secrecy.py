@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +14,8 @@ import av
 import pytest
 
 from demo.clips import CLIPS
-from demo.room import DemoRoom, default_desks, free_port
-from tests.observed import BrokerEar, StorageRelay, remote_ports
+from demo.room import DemoRoom, default_desks, free_port, wait_until
+from tests.observed import BrokerEar, Outward, StorageRelay, remote_ports
 from tests.room import Exam, running_room
 
 pytestmark = pytest.mark.slow
@@ -27,6 +31,15 @@ class WatchedExam:
         self.root = room.root
         self.relay = relay
         self.ear = BrokerEar(room)
+        assert room.controller is not None
+        assert room.broker is not None
+        outward = Outward(
+            [
+                room.controller.pid,
+                room.broker.pid,
+                *(part.pid for node in room.nodes.values() for part in node.values()),
+            ]
+        )
         self.client = room.client()
         self.approved = Exam.begin(room, self.client, "desk-1", "code-1", name=NAME)
         self.held = Exam.begin(room, self.client, "desk-2", "code-2", name=NAME)
@@ -43,6 +56,7 @@ class WatchedExam:
         self.client.post(f"/api/sessions/{self.held.sid}/hold", {"reason": "the board decides"})
         self.approved.approve()
         time.sleep(2)
+        self.spoken_to = outward.stop()
         self.broker_port = room.broker_port
 
     def files(self) -> Iterator[Path]:
@@ -118,7 +132,7 @@ def test_the_search_finds_what_is_there(exam: WatchedExam) -> None:
 
 
 def test_no_name_on_any_disk_or_wire(exam: WatchedExam) -> None:
-    """F016: the name stands on the proctor's tile, from memory, and nowhere else."""
+    """F016, F017: the name stands on the proctor's tile, from memory, and nowhere else, also not beside the code."""
     assert exam.names == {NAME}
     assert exam.found_on_disk([NAME.encode(), b"Canary-Zebra"]) == []
     assert exam.found_on_wire([NAME.encode(), b"Canary-Zebra"]) == []
@@ -128,6 +142,32 @@ def test_nothing_goes_to_storage_before_approval(exam: WatchedExam) -> None:
     """F122: not a connection, from nobody; desks talk to their broker alone."""
     assert (exam.connections_before, exam.bytes_before) == (0, 0)
     assert exam.ports_before == {exam.broker_port}
+
+
+def test_nobody_else_is_spoken_to(exam: WatchedExam) -> None:
+    """F011, F012: all of the room's processes, from the start to the upload: its broker, the institution's storage."""
+    assert exam.spoken_to == {("127.0.0.1", exam.broker_port), ("127.0.0.1", exam.relay.port)}
+
+
+def test_a_word_to_somebody_else_is_noticed() -> None:
+    """Control: a connection from a child of a watched process, to a port of nobody's."""
+    words = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); s.recv(1)"
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        place = elsewhere.getsockname()
+        outward = Outward([os.getpid()])
+        with subprocess.Popen([sys.executable, "-c", words, str(place[1])]) as child:
+            heard, _ = elsewhere.accept()
+            wait_until("it was seen", lambda: place in outward.places, 30)
+            heard.close()
+            assert child.wait(30) == 0
+        outward.stop()
+
+
+def test_there_is_no_log_of_what_browsers_ask_for(exam: WatchedExam) -> None:
+    """F106: the controller writes none; the control is what else it writes."""
+    written = (exam.root / "logs" / "controller.log").read_text()
+    assert "room.up" in written
+    assert [line for line in written.splitlines() if "/api/" in line or "HTTP/1.1" in line] == []
 
 
 def test_only_the_approved_session_ever_goes(exam: WatchedExam) -> None:

@@ -60,6 +60,21 @@ def _shifted(frame: Image, right_px: float) -> Image:
     )
 
 
+def _turned(frame: Image, time_s: float, until_s: float = 99.0) -> Image:
+    """The camera is turned by a quarter of its picture within 0.3 s; `until_s` it is turned back at once."""
+    if time_s > until_s:
+        return _held(frame, time_s)
+    right_px = min(1.0, time_s / 0.3) * 0.25 * WIDTH_PX
+    moved = np.array([[1.0, 0.0, right_px], [0.0, 1.0, 0.0]])
+    view = cv2.warpAffine(frame, moved, (WIDTH_PX, HEIGHT_PX), borderMode=cv2.BORDER_REFLECT)
+    return _held(np.asarray(view, np.uint8), time_s)
+
+
+def _hangs(frame: Image, time_s: float, until_s: float) -> Image:
+    """The same picture until then."""
+    return _held(_first(STILL), 0.0) if time_s < until_s else _held(frame, time_s)
+
+
 def _leans_out(frame: Image, time_s: float, away_s: float) -> Image:
     """Slides out to the right within 1.5 s, is away, slides back as fast."""
     share = min(time_s / 1.5, (3.0 + away_s - time_s) / 1.5, 1.0)
@@ -116,6 +131,15 @@ FILMS: dict[str, list[Part]] = {
         Part(STILL, 33, partial(_leans_out, away_s=30.0)),
         Part(STILL, 10),
     ],
+    "camera_is_turned_and_hangs": [
+        Part(STILL, 10),
+        Part(STILL, 8, partial(_turned, until_s=1.2)),
+        Part(STILL, 20, _turned),
+        Part(STILL, 10),
+        Part(STILL, 10, partial(_hangs, until_s=1.2)),
+        Part(STILL, 20, partial(_hangs, until_s=15.0)),
+        Part(STILL, 5),
+    ],
     "rests_head_on_hand": [Part(STILL, 10), Part(STILL, 40, _on_hand), Part(STILL, 5)],
     "rendered_heads_look_aside": [
         _head(12, 20), _head(33, 3), _head(12, 10), _head(33, 8), _head(12, 10), _head(29, 3), _head(12, 5),
@@ -141,6 +165,10 @@ def frames(film: list[Part]) -> Iterator[Image]:
         for number in range(round(part.seconds * RATE_HZ)):
             picture = pictures[number % len(pictures)]
             yield picture if part.treatment is None else part.treatment(picture, number / RATE_HZ)
+
+
+def _first(source: Path) -> Image:
+    return _frames(source)[0]
 
 
 @lru_cache(maxsize=4)

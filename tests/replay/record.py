@@ -15,16 +15,16 @@ from pathlib import Path
 
 from appliance.inference.models import ALLOWED, load_models
 from appliance.inference.signals import Signals
-from appliance.inference.tracker import Tracker
+from appliance.inference.watch import Watch
 from tests.replay import films, traces
 from tests.scenes import Image
 
 
 def signals_of(pictures: Iterable[Image]) -> Iterator[Signals]:
     """What a node would read from a film at RATE_HZ."""
-    tracker = Tracker(load_models())
+    watch = Watch(load_models())
     for number, picture in enumerate(pictures):
-        yield tracker.process(picture, traces.START_NS + round(number * 1e9 / films.RATE_HZ))
+        yield watch.process(picture, traces.START_NS + round(number * 1e9 / films.RATE_HZ))
 
 
 def record(name: str, film: list[films.Part]) -> None:

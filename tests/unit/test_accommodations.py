@@ -23,7 +23,7 @@ from appliance.frames import FrameRingReader
 from appliance.inference.accommodations import accommodated
 from appliance.inference.observations import Observation, ObservationPolicy
 from appliance.inference.process import Assessor
-from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS, Rule
+from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS, SOUND_KINDS, SOUND_RULES, Rule
 from appliance.local_link import Message
 from appliance.policy import ACCOMMODATION_WORDS, ACCOMMODATIONS, Accommodation
 from appliance.protocol import (
@@ -69,7 +69,7 @@ def test_no_gaze_takes_the_rule_for_gaze_away() -> None:
     scene = [(20.0, looking(60)), WORK]
     assert closed(seen(scene)) == [("gaze_outside_work_area", 20)]
     assert closed(seen(scene, "no_gaze")) == []
-    assert set(rules("no_gaze")) == set(KINDS) - {"gaze_outside_work_area"}
+    assert set(rules("no_gaze")) == set(KINDS) - {"gaze_outside_work_area", *SOUND_KINDS}
 
 
 @pytest.mark.parametrize(
@@ -153,27 +153,44 @@ def test_posture_free_raises_no_level_and_is_closed_in_silence() -> None:
     assert free.level == "green"
 
 
-def test_reader_voice_changes_no_rule_since_none_listens() -> None:
+def test_reader_voice_takes_the_rule_for_voices_away_and_no_other() -> None:
     assert accommodated(DEFAULT_RULES, ("reader_voice",)) == DEFAULT_RULES
+    assert accommodated(SOUND_RULES, ("reader_voice",)) == ()
+    exam = policy(face=True, voice=True)
+    assert [exam.for_seat(codes).voice for codes in ((), ("no_gaze",), ("reader_voice",))] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_human_only_leaves_no_rule_and_no_model() -> None:
     """F133."""
     assert accommodated(DEFAULT_RULES, ("human_only",)) == ()
-    seat = policy(face=True, gaze=True).for_seat(("human_only",))
-    assert (seat.face, seat.gaze, seat.record_video) == (False, False, True)
+    seat = policy(face=True, gaze=True, voice=True).for_seat(("human_only",))
+    assert (seat.face, seat.gaze, seat.voice, seat.record_video) == (False, False, False, True)
 
 
 # --- never more than without ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("face", "gaze"), [(False, False), (True, False), (True, True)])
-def test_f042_codes_turn_nothing_on_that_the_policy_left_off(face: bool, gaze: bool) -> None:
-    exam = policy(face=face, gaze=gaze)
+@pytest.mark.parametrize(
+    ("face", "gaze", "voice"),
+    [
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (False, False, True),
+        (True, True, True),
+    ],
+)
+def test_f042_codes_turn_nothing_on_that_the_policy_left_off(face: bool, gaze: bool, voice: bool) -> None:
+    exam = policy(face=face, gaze=gaze, voice=voice)
     for codes in itertools.chain.from_iterable(itertools.combinations(ACCOMMODATIONS, n) for n in range(9)):
         seat = exam.for_seat(codes)
         assert (seat.face <= face, seat.gaze <= gaze, seat.gaze <= seat.face) == (True, True, True)
-        assert seat.model_copy(update={"face": face, "gaze": gaze}) == exam
+        assert seat.voice <= voice
+        assert seat.model_copy(update={"face": face, "gaze": gaze, "voice": voice}) == exam
     assert exam.for_seat(()) == exam
 
 

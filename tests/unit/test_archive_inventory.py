@@ -93,3 +93,16 @@ def test_no_field_is_a_name_or_a_place_of_a_candidate(tmp_path: Path) -> None:
         ("index.db", "wraps"), ("index.db", "segments"), ("ledger.db", "uploads"), ("room.db", "accounts"),
         ("room.db", "login_failures"), ("", "ObjectFacts"), ("", "Grant"),
     }  # fmt: skip
+
+
+def test_no_field_says_who_somebody_is_or_how_likely(tmp_path: Path) -> None:
+    """F062: a person compares; no database and no message has a place for what a machine would say instead."""
+    words = {"score", "similarity", "match", "likelihood", "probability", "rank", "embedding", "descriptor"}
+
+    def such(rows: Inventory) -> set[str]:
+        return {field for names in rows.values() for field in names if words & set(field.split("_"))}
+
+    assert such(stored(tmp_path) | sent()) == set()
+    with closing(sqlite3.connect(tmp_path / "index.db")) as connection:
+        connection.execute("ALTER TABLE sessions ADD COLUMN face_similarity REAL")
+    assert such(stored_again(tmp_path)) == {"face_similarity"}

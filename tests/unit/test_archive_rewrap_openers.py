@@ -46,7 +46,7 @@ def test_added_representative_opens_and_nothing_else_changes(built: Built) -> No
 
 
 def test_removed_representative_opens_no_more(built: Built) -> None:
-    """Control: before, and from a copy taken before, the same key opens."""
+    """F084. Control: before, and from a copy taken before, the same key opens."""
     copy = built.folder.with_name("copy")
     shutil.copytree(built.folder, copy)
     before = files(built)

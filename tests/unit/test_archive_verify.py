@@ -202,6 +202,7 @@ def test_changed_retention_date_is_refused(built: Built) -> None:
 
 
 def test_session_of_another_institution(built: Built) -> None:
+    """F019: the signed manifest names whose it is."""
     built.config.write_text(built.config.read_text().replace('"uni-x"', '"uni-y"'))
     assert "belongs to institution uni-x" in broken(built)
 

@@ -44,6 +44,23 @@ def link(tmp_path: Path) -> Iterator[Link]:
         yield made
 
 
+def test_f035_why_no_voice_is_listened_for_is_known_until_it_is_or_the_listener_falls_silent(
+    link: Link,
+) -> None:
+    def problem() -> str | None:
+        return link.peers.listening_problem(link.clock.mono_ns())
+
+    assert problem() == "the process that listens says nothing"
+    link.says(type="listening", problem="the microphone gives no sound")
+    until(lambda: problem() == "the microphone gives no sound", "problem")
+    for nonsense in (17, "two\nlines", ["x"]):
+        link.says(type="listening", problem=nonsense)
+    link.says(type="listening", problem=None)
+    until(lambda: problem() is None, "listening")
+    link.clock.advance(INFERENCE_SILENCE_S + 0.1)
+    assert problem() == "the process that listens says nothing"
+
+
 def test_a_problem_takes_the_place_of_the_rate_and_the_rate_of_the_problem(link: Link) -> None:
     assert link.facts() == (None, None)
     link.says(rate_hz=4.8)

@@ -55,6 +55,7 @@ class Bench:
         *,
         face: bool = True,
         gaze: bool = False,
+        voice: bool = False,
         ring_path: Path | None = None,
         after: Interruption | None = None,
         accommodations: tuple[Accommodation, ...] = (),
@@ -69,7 +70,7 @@ class Bench:
         row = self.store.active_session()
         assert row is not None
         recipients: RecipientSet = RECIPIENTS
-        exam = policy(face=face, gaze=gaze, video=VIDEO)
+        exam = policy(face=face, gaze=gaze, voice=voice, video=VIDEO)
         self.session = RunningSession(equipment, row, exam, recipients, after, accommodations)
         return self.session
 
@@ -282,3 +283,27 @@ def test_the_room_is_told_when_the_models_look_rarely_or_not_at_all(
     assert [each for each in session.faults() if each.startswith("face and gaze")] == (
         [fault] if fault else []
     )
+
+
+def test_f035_the_room_is_told_while_no_voice_is_listened_for_and_the_recording_keeps_from_when_to_when(
+    bench: Bench,
+) -> None:
+    session = bench.begin(face=False, voice=True)
+    assert session.message["voice"]
+    session.listened("there is no microphone at this desk")
+    assert "voices are not being listened for: there is no microphone at this desk" in session.faults()
+    session.listened(None)
+    assert not [fault for fault in session.faults() if "voices" in fault]
+    session.listened("the microphone gives no sound")
+    assert bench.events() == ["epoch_open", "listening_began", "listening_stopped"]
+
+
+@pytest.mark.parametrize("codes", [(), ("reader_voice",)], ids=["off", "reader_voice"])
+def test_f033_f031_where_voices_are_off_nobody_is_told_to_listen_and_nothing_is_missing(
+    bench: Bench, codes: tuple[Accommodation, ...]
+) -> None:
+    session = bench.begin(face=False, voice=bool(codes), accommodations=codes)
+    assert session.message["voice"] is False
+    session.listened("there is no microphone at this desk")
+    assert not [fault for fault in session.faults() if "voices" in fault]
+    assert bench.events() == ["epoch_open"]

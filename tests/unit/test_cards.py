@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from appliance.card import LABELS, NO_MODEL, Card, card_lines
 from appliance.inference import models
 from appliance.inference.cards import DOES_NOT_SHOW, MODELS_OF, QUALITY_WORDS, error_rate, explain
-from appliance.inference.measured import FIGURES, LIMITS
+from appliance.inference.measured import FIGURES
 from appliance.inference.observations import Observation
-from appliance.inference.process import Assessment
-from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS
+from appliance.inference.reports import Reports
+from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS, SOUND_RULES
 from appliance.local_link import Message
 from appliance.protocol import ObservationMessage, ObservationReport, encode
-from tests.signals import DARK, GONE, HIDDEN, Part, head, looking, play
+from tests.signals import DARK, FROZEN, GONE, HIDDEN, MOVED, Part, head, looking, play
 from tests.unit.test_store_builders import SID
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "observations.md"
@@ -50,12 +50,14 @@ SCENES: dict[str, list[Part]] = {
     "gaze_outside_work_area": [(8, looking(45))],
     "camera_covered": [(8, GONE | {"quality": "covered", "assessable": False})],
     "camera_blurred": [(15, {"quality": "blur", "assessable": False})],
+    "camera_moved": [(6, MOVED)],
+    "picture_frozen": [(6, FROZEN)],
 }
 
 
 def made(kind: str, phase: Literal["opened", "closed"]) -> Observation:
     """As the policy makes it, for any kind."""
-    rule = next(rule for rule in DEFAULT_RULES if rule.kind == kind)
+    rule = next(rule for rule in (*DEFAULT_RULES, *SOUND_RULES) if rule.kind == kind)
     measured = {"assessed_share": 0.91}
     if kind in ANGLE_KINDS:
         measured |= {"yaw_deg": 45.0, "baseline_yaw_deg": -3.2, "baseline_learned_s": 60.0}
@@ -81,25 +83,23 @@ def lacking(report: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def assessment() -> Assessment:
-    return Assessment(SESSION)
+def reports() -> Reports:
+    return Reports(SESSION)
 
 
-def told(assessment: Assessment, observation: Observation) -> dict[str, Any]:
+def told(reports: Reports, observation: Observation) -> dict[str, Any]:
     """As it goes to the camera process, read and written again as it goes into the log and over MQTT."""
     if observation.phase == "closed":
-        assessment._message(replace(observation, phase="opened"))
-    message = assessment._message(observation)
+        reports.message(replace(observation, phase="opened"))
+    message = reports.message(observation)
     return ObservationReport.model_validate(message["report"]).model_dump(mode="json")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_says_every_point_when_it_opens_and_when_it_closes(
-    assessment: Assessment, kind: str
-) -> None:
+def test_every_kind_says_every_point_when_it_opens_and_when_it_closes(reports: Reports, kind: str) -> None:
     """F045, F053: rule, measured, level, ... what it does not show."""
     for phase in PHASES:
-        report = told(assessment, made(kind, phase))
+        report = told(reports, made(kind, phase))
         assert lacking(report) == []
         assert report["phase"] == phase
         lines = card_lines(Card.model_validate(report["card"]))
@@ -108,11 +108,11 @@ def test_every_kind_says_every_point_when_it_opens_and_when_it_closes(
 
 
 @pytest.mark.parametrize("kind", SCENES)
-def test_what_the_policy_observes_has_every_point(assessment: Assessment, kind: str) -> None:
+def test_what_the_policy_observes_has_every_point(reports: Reports, kind: str) -> None:
     events = [event for event in play([(70, {}), *SCENES[kind], (10, {})]) if event.kind == kind]
     assert [event.phase for event in events] == ["opened", "closed"]
     for event in events:
-        report = told(assessment, event)
+        report = told(reports, event)
         assert lacking(report) == []
         assert set(event.measured) > {"assessed_share"}
         card = encode(Card.model_validate(report["card"]))
@@ -122,10 +122,10 @@ def test_what_the_policy_observes_has_every_point(assessment: Assessment, kind: 
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_point_that_is_missing_or_empty_is_noticed(assessment: Assessment, point: str) -> None:
+def test_a_point_that_is_missing_or_empty_is_noticed(reports: Reports, point: str) -> None:
     """Control: of the test above, and the room and the archive refuse such a card."""
     for spoil in ("missing", "empty"):
-        report = told(assessment, made("gaze_outside_work_area", "closed"))
+        report = told(reports, made("gaze_outside_work_area", "closed"))
         *above, last = POINTS[point]
         place = report
         for step in above:
@@ -229,7 +229,7 @@ def test_figures_on_cards_are_those_of_the_documentation(figure: Any) -> None:
     for kind in figure.kinds:
         words = error_rate(kind, good_light=True)
         assert f"{figure.figure} (measured on {figure.sample_size} {figure.sample})" in words
-        assert words.endswith(LIMITS)
+        assert words.endswith(figure.limits)
 
 
 def test_what_was_not_measured_is_said() -> None:
@@ -242,4 +242,4 @@ def test_what_was_not_measured_is_said() -> None:
 
 def test_every_kind_and_every_quality_has_its_words() -> None:
     assert set(MODELS_OF) == set(DOES_NOT_SHOW) == set(KINDS)
-    assert {"good", "dark", "glare", "blur", "covered", "no frame"} == set(QUALITY_WORDS)
+    assert {"good", "dark", "glare", "blur", "covered", "frozen", "no frame"} == set(QUALITY_WORDS)

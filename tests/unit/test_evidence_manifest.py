@@ -307,11 +307,13 @@ def test_contradictions_are_neither_signed_nor_accepted(manifest: Manifest) -> N
         {"gaps": [{"start_90k": 0}]},
         {"chain_pem": [7]},
         {"ended": "now"},
+        {"institution": None},
         {"extra": 1},
     ],
     ids=str,
 )
 def test_malformed_manifests_are_refused(change: dict[str, Any]) -> None:
+    """F019: an institution among what it must have."""
     data = canonical(sign_document("manifest", {**MANIFEST.to_body(), **change}, NODE))
     with pytest.raises(EvidenceBroken):
         verify_manifest(data, CA_CERT, None)

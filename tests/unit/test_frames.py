@@ -161,6 +161,7 @@ def test_reader_may_come_before_the_writer_and_stay_after_it(ring: Path) -> None
 
 
 def test_close_leaves_no_picture_behind(ring: Path) -> None:
+    """F118."""
     writer = writing(ring)
     writer.close()
     writer.close()

@@ -18,11 +18,13 @@ from appliance.errors import ModelsDiffer
 from appliance.frames import FrameRingReader, FrameRingWriter, RingFrame
 from appliance.inference.observations import KINDS, Observation
 from appliance.inference.pace import Pace
-from appliance.inference.process import IDLE_S, Assessment, Assessor, uncertainty_words, with_levels
-from appliance.inference.rules import DEFAULT_RULES
+from appliance.inference.process import IDLE_S, Assessment, Assessor
+from appliance.inference.reports import Reports, uncertainty_words
+from appliance.inference.rules import DEFAULT_RULES, with_levels
 from appliance.local_link import Message
 from appliance.protocol import ObservationReport
 from tests.manual_clock import ManualClock
+from tests.scenes import filmed
 from tests.unit.test_store_builders import OTHER_SID, SID
 
 WIDTH_PX, HEIGHT_PX = 640, 360
@@ -64,7 +66,7 @@ class Desk:
         """Frames into the ring; the assessor steps whenever it asked to. Returns the frames assessed."""
         assessed = 0
         for _ in range(round(seconds * rate_hz)):
-            self.ring.write(self.picture, self.clock.mono_ns())
+            self.ring.write(filmed(self.picture), self.clock.mono_ns())
             before = self.assessor._newest
             self.assessor.step()
             assessed += self.assessor._newest != before
@@ -114,6 +116,18 @@ def test_an_empty_seat_is_reported_once_and_closed_at_the_end(desk: Desk) -> Non
     assert desk.assessor.step() == IDLE_S
 
 
+def test_a_seat_whose_picture_hangs_is_frozen_and_not_empty(desk: Desk) -> None:
+    """F041: control of the test above; the one thing that differs is the sensor's noise."""
+    desk.assessor.follow(SESSION)
+    for _ in range(15 * 5):
+        desk.ring.write(desk.picture, desk.clock.mono_ns())
+        desk.assessor.step()
+        desk.clock.advance(0.2)
+    assert [(report.kind, report.level, report.technical) for _, report in desk.reports()] == [
+        ("picture_frozen", None, True)
+    ]
+
+
 def test_another_session_closes_what_the_first_left_open(desk: Desk) -> None:
     desk.assessor.follow(SESSION)
     desk.film(15)
@@ -148,8 +162,8 @@ def test_f066_technical_kinds_have_no_level_whatever_the_policy_says() -> None:
     assert with_levels(DEFAULT_RULES, {}) == DEFAULT_RULES
 
 
-def test_every_message_is_a_report_as_the_room_reads_it(desk: Desk) -> None:
-    assessment = Assessment(SESSION | {"gaze": True})
+def test_every_message_is_a_report_as_the_room_reads_it() -> None:
+    reports = Reports(SESSION)
     for each in (
         observation(),
         observation(
@@ -163,8 +177,8 @@ def test_every_message_is_a_report_as_the_room_reads_it(desk: Desk) -> None:
         observation(start_mono_ns=10**8),
     ):
         if each.phase == "closed":
-            assessment._message(observation())
-        message = assessment._message(each)
+            reports.message(observation())
+        message = reports.message(each)
         report = ObservationReport.model_validate(message["report"])
         assert message["type"] == "observation"
         assert report.words == KINDS[each.kind].words

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from appliance.inference.observations import KINDS, ObservationPolicy
-from appliance.inference.rules import DEFAULT_RULES, Rule, enabled
+from appliance.inference.rules import DEFAULT_RULES, SOUND_KINDS, SOUND_RULES, Rule, enabled
 from appliance.inference.signals import Signals
 from tests.signals import DARK, GONE, HIDDEN, WORKING, closed, head, looking, play
 
@@ -138,7 +138,12 @@ def test_gaze_switched_off_gives_no_gaze_observation() -> None:
 
 def test_everything_switched_off_gives_only_technical_observations() -> None:
     rules = enabled(face=False, head=False, gaze=False)
-    assert {rule.kind for rule in rules} == {"camera_covered", "camera_blurred"}
+    assert {rule.kind for rule in rules} == {
+        "camera_covered",
+        "camera_blurred",
+        "camera_moved",
+        "picture_frozen",
+    }
 
 
 def test_turned_face_that_is_lost_is_not_an_absence_at_once() -> None:
@@ -340,15 +345,16 @@ def test_observation_says_no_more_than_a_physical_fact() -> None:
 
 
 def test_every_rule_has_its_kind_and_a_level_pair() -> None:
-    assert {rule.kind for rule in DEFAULT_RULES} == set(KINDS)
-    for rule in DEFAULT_RULES:
+    assert {rule.kind for rule in DEFAULT_RULES} == set(KINDS) - set(SOUND_KINDS)
+    assert {rule.kind for rule in SOUND_RULES} == set(SOUND_KINDS)
+    for rule in (*DEFAULT_RULES, *SOUND_RULES):
         assert rule.leave < rule.enter
         assert (rule.level is None) == KINDS[rule.kind].technical
 
 
 def test_every_rule_says_how_much_of_the_recording_judges_it() -> None:
     """The evidence span of each kind is in its words."""
-    for rule in DEFAULT_RULES:
+    for rule in (*DEFAULT_RULES, *SOUND_RULES):
         assert rule.before_s >= 5.0
         assert rule.after_s >= 5.0
         assert f"watch from {rule.before_s:g} s before to {rule.after_s:g} s after" in rule.words()

@@ -10,10 +10,11 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from appliance.camera.clip import ClipSource
-from appliance.camera.picture_judge import SHORTEST_90K, PictureJudge, is_same
+from appliance.camera.picture_judge import SHORTEST_90K, PictureJudge
 from appliance.camera.picture_planes import luma_and_grey
 from appliance.camera.picture_spans import Span, Spans
 from appliance.camera.source import Frame
+from appliance.picture_quality import is_same
 from tests.manual_clock import ManualClock
 from tests.scenes import Image, covered, desk, dimmed, filmed
 

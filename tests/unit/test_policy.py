@@ -38,12 +38,14 @@ def test_empty_policy_records_nothing() -> None:
     """F005: every feature is off unless the policy turns it on."""
     policy = parse_policy(EMPTY)
     assert (policy.record_video, policy.face, policy.gaze, policy.preview) == (False, False, False, False)
+    assert policy.voice is False
     assert policy.storage == ()
     assert parse_policy({**EMPTY, "record_video": True}).record_video
 
 
 @pytest.mark.parametrize("missing", sorted(EMPTY))
 def test_every_key_of_an_empty_policy_is_needed(missing: str) -> None:
+    """F152: the board that set the rules is one of them."""
     body = {key: value for key, value in EMPTY.items() if key != missing}
     with pytest.raises(BadInput, match=f"^policy: {missing}: field required"):
         parse_policy(body)
@@ -66,9 +68,47 @@ def test_gaze_needs_face() -> None:
     assert parse_policy({**EMPTY, "gaze": True, "face": True}).gaze
 
 
+def test_f031_voices_are_switched_on_by_one_line_and_nonsense_in_it_is_named() -> None:
+    """F047: without face, too. There is no switch that would record sound."""
+    on = parse_policy({**EMPTY, "voice": True})
+    assert (on.voice, on.face, on.record_video, on.levels["voice_nearby"]) == (True, False, False, "yellow")
+    for wrong, words in (
+        ({"voice": "sometimes"}, "voice: input should be a valid boolean"),
+        ({"voice_nearby": True}, "unknown key voice_nearby"),
+        ({"record_audio": True}, "unknown key record_audio"),
+    ):
+        with pytest.raises(BadInput, match=words) as raised:
+            parse_policy({**EMPTY, **wrong})
+        assert "docs/operations.md" in raised.value.hint
+
+
+@pytest.mark.parametrize("people", [0, -1, 5, 1.5, "two", "2", True, None])
+def test_a_number_of_people_that_makes_no_sense_is_refused_in_one_line(people: Any) -> None:
+    with pytest.raises(BadInput, match=r"^policy: expected_people: [^\n]+$"):
+        parse_policy({**EMPTY, "face": True, "expected_people": people})
+
+
+def test_people_are_expected_only_where_faces_are_counted() -> None:
+    with pytest.raises(BadInput, match="expected_people needs face to be on: nothing else counts people"):
+        parse_policy({**EMPTY, "expected_people": 2})
+    policy = parse_policy({**EMPTY, "face": True, "expected_people": 2})
+    assert policy.expected_people == 2
+    assert verify_policy(json.loads(json.dumps(sign_policy(policy, ROOT))), ROOT.public_key()) == policy
+
+
+def test_one_person_is_the_policy_that_older_desks_know() -> None:
+    """The key is left out of what is signed, and means one."""
+    policy = parse_policy({**EMPTY, "face": True, "expected_people": 1})
+    assert "expected_people" not in sign_policy(policy, ROOT)["body"]
+    assert policy == parse_policy({**EMPTY, "face": True})
+    assert policy.expected_people == 1
+
+
 def test_consent_is_no_legal_basis() -> None:
+    """F010."""
     with pytest.raises(BadInput, match="legal_basis"):
         parse_policy({**EMPTY, "legal_basis": "consent"})
+    assert parse_policy({**EMPTY, "legal_basis": "public_task"}).legal_basis == "public_task"
 
 
 def test_policy_is_what_the_institution_signed() -> None:

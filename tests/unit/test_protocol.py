@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from appliance.errors import BadInput, NotTrusted
 from appliance.evf.canonical import canonical
 from appliance.evf.signed import sign_document
-from appliance.policy import Strict
+from appliance.policy import ExamPolicy, Strict
 from appliance.protocol import (
     COMMAND_PURPOSE,
     GRANTS_PURPOSE,
@@ -33,6 +33,7 @@ from appliance.protocol import (
     ObjectFacts,
     ObservationMessage,
     ObservationReport,
+    Order,
     Preflight,
     Presence,
     Release,
@@ -267,3 +268,31 @@ def test_topics_and_places() -> None:
     assert clock_topic("room-2.14") == "invigil/1/room-2.14/clock"
     assert object_key("uni", "stat1", SID, "a.evf") == f"sessions/uni/stat1/{SID}/a.evf"
     assert object_key("uni", "stat1", SID, "a.0.media.evk") == f"wraps/uni/stat1/{SID}/a.0.media.evk"
+
+
+def test_a_desk_obeys_five_orders_and_none_scans_a_room_or_speaks_to_a_candidate() -> None:
+    """F036, F149: neither is built. Whoever builds one changes this list, and shows here that it is off."""
+    [orders, *_] = get_args(Order)
+    kinds = {kind.model_fields["kind"].default for kind in get_args(orders)}
+    assert kinds == {"start", "end", "release", "hold", "synced"}
+    assert {leaf.value for leaf in ToNode} == {"command", "witness", "grants", "watch", "notice"}
+    assert get_args(Watch.model_fields["mode"].annotation) == ("still", "live")
+    switches = {
+        name: field.default for name, field in ExamPolicy.model_fields.items() if field.annotation is bool
+    }
+    assert "record_video" in switches
+    assert not any(switches.values())
+    body = {
+        "room": "r",
+        "desk": "d",
+        "serial": 1,
+        "issued": AT,
+        "order": {"kind": "hold", "sid": SID, "reason": "x"},
+    }
+    for kind in ("hold", "scan", "nudge"):
+        body["order"]["kind"] = kind  # type: ignore[index]
+        data = canonical(sign_document(COMMAND_PURPOSE, body, KEY))
+        with (
+            contextlib.nullcontext() if kind == "hold" else pytest.raises(BadInput)
+        ):  # the first is the control
+            assert verify_message(COMMAND_PURPOSE, Command, data, KEY.public_key()).order.kind == kind

@@ -121,6 +121,7 @@ def invigil(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 
 def test_staff_add_rotate_and_remove_by_commands(invigil: Run) -> None:
+    """F084: by the institution's root key alone; who can open is listed."""
     protect = "--passphrase-file pass"
     invigil(f"keys root --out inst --institution uni {protect}")
     for name in ("ana", "bo", "bo2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from starlette.routing import Mount, Route
 
 from appliance.card import LABELS, NO_CARD, Card
+from appliance.clock import parse_utc
 from appliance.evidence.manifest import Gap
 from appliance.protocol import (
     ObservationMessage,
@@ -155,7 +157,7 @@ def test_one_strict_cookie_and_no_other(kit: Kit) -> None:
 
 
 def test_nothing_external_is_allowed_on_any_page(kit: Kit) -> None:
-    """F172: no third party's asset; the header would stop one, and no page names one."""
+    """F172: no third party's asset; the header would stop one, and no page names one. F152: who set the rules."""
     browser = kit.logged_in("proctor")
     for path in ("/", "/desk/d1", "/end", "/nowhere"):
         answer = browser.get(path)
@@ -165,11 +167,14 @@ def test_nothing_external_is_allowed_on_any_page(kit: Kit) -> None:
         assert answer.headers["cache-control"] == "no-store"
         assert "http://" not in answer.text
         assert "https://" not in answer.text
-        assert "Policy stat-2026 v3" in answer.text
+        assert "Policy stat-2026 v3, set by Examination board" in answer.text
 
 
 def test_login_is_logged_with_a_cut_address(kit: Kit) -> None:
-    """F024: from 192.0.2.77 only 192.0.2.0/24 is kept; F103: failed log-ins too, without what was typed as a name."""
+    """F024: from 192.0.2.77 only 192.0.2.0/24 is kept; F103: failed log-ins too, without what was typed as a name.
+
+    F025: nothing of the browser itself.
+    """
     browser = kit.logged_in("proctor")
     assert browser.post("/api/login", {"name": "proctor-1", "password": "no"}).status_code == 401
     assert browser.post("/api/login", {"name": "my-password", "password": "no"}).status_code == 401
@@ -178,9 +183,14 @@ def test_login_is_logged_with_a_cut_address(kit: Kit) -> None:
         ("proctor-1", "login.refused"),
         ("unknown", "login.refused"),
     ]
+    newer = Browser(build_app(kit.site), "2001:db8:aa:bb::77")
+    newer.headers = {"User-Agent": "Canary/1.0 (desk of anna)", "Accept-Language": "x-canary"}
+    assert newer.post("/api/login", {"name": "proctor-1", "password": PASSWORD}).status_code == 200
     stored = b"".join(each.read_bytes() for each in (kit.folder / "data").glob("room.db*"))
-    assert b"192.0.2.0/24" in stored
-    assert b"192.0.2.77" not in stored
+    for kept in (b"192.0.2.0/24", b"2001:db8:aa::/48"):
+        assert kept in stored
+    for dropped in (b"192.0.2.77", b"aa:bb", b"Canary", b"x-canary", b"python-httpx"):
+        assert dropped not in stored
 
 
 def test_a_session_from_start_to_release(kit: Kit) -> None:
@@ -188,6 +198,8 @@ def test_a_session_from_start_to_release(kit: Kit) -> None:
     proctor = kit.logged_in("proctor")
     sid = start(proctor)
     assert proctor.get("/api/desks/d1").json()["state"] == "check-in"
+    for on in (True, False):
+        assert proctor.post(f"/api/sessions/{sid}/break", {"on": on}).status_code == 200
     end(kit, proctor, sid)
     assert proctor.get("/api/desks/d1").json()["state"] == "certified"
     kit.certify("d1", sid, segments=())
@@ -199,7 +211,7 @@ def test_a_session_from_start_to_release(kit: Kit) -> None:
     assert made[2]["order"]["approved_by"] == "proctor-1"
     assert proctor.get("/api/desks/d1").json()["state"] == "released"
     assert [action for _, action in audit(kit)][1:] == [
-        "session.start", "session.end", "session.certified", "session.approve",
+        "session.start", "break.start", "break.end", "session.end", "session.certified", "session.approve",
     ]  # fmt: skip
 
 
@@ -228,9 +240,17 @@ def test_a_recording_with_a_gap_is_approved_by_itself(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"desk": "d2"}, {"sid": SID}, {"candidate_code": "C-9"}, {"policy_version": 2}]
+    "changes",
+    [
+        {"desk": "d2"},
+        {"sid": SID},
+        {"candidate_code": "C-9"},
+        {"policy_version": 2},
+        {"retain_until": "2036-11-22"},
+    ],
 )
 def test_a_certificate_of_something_else_does_not_count(kit: Kit, changes: dict[str, object]) -> None:
+    """F111: another date of deletion than the policy's is something else, too."""
     proctor = kit.logged_in("proctor")
     sid = start(proctor)
     end(kit, proctor, sid)
@@ -240,7 +260,7 @@ def test_a_certificate_of_something_else_does_not_count(kit: Kit, changes: dict[
 
 
 def test_storage_off_the_eu_list_stops_the_approval(tmp_path: Path) -> None:
-    """F119: refused before a release is signed, so that nothing can be sent."""
+    """F119: refused before a release is signed, so that nothing can be sent. F121: no room chooses its own."""
     with closing(make_kit(tmp_path, storage=())) as kit:
         kit.ready("d1")
         proctor = kit.logged_in("proctor")
@@ -377,8 +397,10 @@ def test_observations_their_card_and_the_sentence(kit: Kit) -> None:
     )  # fmt: skip
     kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=seen))
     view = proctor.get("/api/desks/d1").json()
-    assert (view["level"], view["seen"]) == ("yellow", "outside the work area 6.2 s")
+    assert (view["level"], view["seen"]) == ("yellow", "outside the work area, 6.2 s")
     assert view["observations"][0]["rule"] == "gaze outside for over 4 s"
+    began, until = (parse_utc(view["observations"][0][name]) for name in ("at", "until"))
+    assert (until - began).total_seconds() == 6.2
     sentence = "An indication is not proof of anything. It says where a person may want to look."
     assert view["sentence"] == sentence
     assert sentence in proctor.get("/desk/d1").text
@@ -413,6 +435,48 @@ def test_an_observation_on_the_page_has_its_explanation(kit: Kit) -> None:
         '<details data-f="card"><summary>Explanation</summary><dl class="card-facts"></dl></details>' in page
     )
     assert 'explanation(part("card"), seen)' in proctor.get("/static/desk.js").text
+
+
+def test_a_seat_left_and_taken_again_has_both_times(kit: Kit) -> None:
+    """F048: left at, until, how long, on the seat's list and on its tile."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    left = ObservationReport(
+        kind="nobody_at_desk", words="nobody seen at the desk", phase="opened", start_90k=90_000, end_90k=None,
+        duration_s=10.0, level="red", rule="nobody for at least 10 s", measured={},
+    )  # fmt: skip
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=left))
+    [open_now] = proctor.get("/api/desks/d1").json()["observations"]
+    assert (open_now["closed"], open_now["until"]) == (False, None)
+    words = "nobody seen at the desk until somebody came"
+    over = {"phase": "closed", "words": words, "end_90k": 46 * 90_000, "duration_s": 45.0}
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=left.model_copy(update=over)))
+    view = proctor.get("/api/desks/d1").json()
+    [seen] = view["observations"]
+    assert (parse_utc(seen["until"]) - parse_utc(seen["at"])).total_seconds() == 45
+    assert seen["at"] == open_now["at"]
+    assert view["seen"] == f"{words}, 45.0 s"
+
+
+def test_a_moved_camera_stays_on_the_tile_until_somebody_has_looked(kit: Kit) -> None:
+    """F050: over in seconds, and the desk may be out of the picture since; it changes no level."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    moved = ObservationReport(
+        kind="camera_moved", words="camera moved", phase="closed", start_90k=0, end_90k=6 * 90_000, duration_s=6.0,
+        level=None, technical=True, rule="camera moved for at least 0.6 s", measured={},
+    )  # fmt: skip
+    blurred = moved.model_copy(update={"kind": "camera_blurred", "words": "camera out of focus"})
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=moved))
+    kit.hear("d1", ObservationMessage(sid=sid, number=2, observation=blurred))
+    view = proctor.get("/api/desks/d1").json()
+    [said] = view["technical"]
+    assert re.fullmatch(r"camera moved at \d\d:\d\d:\d\d: is the desk still in view\?", said)
+    assert view["level"] == "green"
+    assert proctor.post(f"/api/sessions/{sid}/review", {"number": 1}).status_code == 200
+    assert proctor.get("/api/desks/d1").json()["technical"] == []
 
 
 def test_a_break_counts_for_no_level(kit: Kit) -> None:
@@ -453,7 +517,7 @@ def test_notes_stand_beside_the_session_with_time_and_person(kit: Kit) -> None:
     sid = start(proctor)
     assert proctor.post(f"/api/sessions/{sid}/note", {"text": "asked for paper"}).status_code == 200
     note = proctor.get("/api/desks/d1").json()["notes"][0]
-    assert (note["by"], note["text"]) == ("proctor-1", "asked for paper")
+    assert note == {"at": kit.room.now(), "by": "proctor-1", "text": "asked for paper"}
     assert audit(kit)[-1] == ("proctor-1", "note")
 
 

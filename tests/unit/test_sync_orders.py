@@ -85,6 +85,7 @@ REFUSALS: list[tuple[str, dict[str, Any], DeskFacts, str]] = [
 def test_start_is_refused_with_its_reason(
     bench: Bench, changes: dict[str, Any], facts: DeskFacts, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """F005, F009."""
     if not words:
         words = "bytes missing: the exam needs"
         monkeypatch.setattr("shutil.disk_usage", lambda _path: type("Usage", (), {"free": 10**9}))
@@ -147,6 +148,18 @@ def test_one_session_at_a_time(bench: Bench) -> None:
     desk.store.close()
     assert take(bench, bench.start(OTHER_SID)).accepted
     assert "already ordered" in take(bench, bench.start()).reason
+
+
+def test_a_session_keeps_the_policy_that_it_began_under(bench: Bench) -> None:
+    """F110: a newer version, signed by the institution, moves neither date nor streams; only of the next one."""
+    assert take(bench, bench.start()).accepted
+    first = bench.ledger.order(SID)
+    later = {"version": 4, "retain_until": date(2036, 11, 22), "face": True}
+    assert "already ordered" in take(bench, bench.start(**later)).reason
+    assert bench.ledger.order(SID) == first
+    assert take(bench, EndSession(sid=SID)).accepted
+    assert take(bench, bench.start(OTHER_SID, **later)).accepted
+    assert bench.ledger.order(OTHER_SID).start_command["policy"]["body"]["version"] == 4
 
 
 def test_replayed_serial_gets_the_same_answer_and_has_no_effect(bench: Bench) -> None:

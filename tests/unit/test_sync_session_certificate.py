@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
+import pytest
+
+from appliance.camera.orders import RecordingOrder
+from appliance.clock import utc_text
 from appliance.evf.format import RecordKind
 from appliance.evidence.certifying import countersign, verify_certificate
 from appliance.evidence.manifest import verify_manifest, verify_session
@@ -40,6 +45,29 @@ def test_certificate_is_what_the_room_and_the_archive_verify(setup: Setup) -> No
     setup.restart()
     assert setup.node.only(FromNode.MANIFEST) != []  # said again, the same one
     assert setup.bench.certificates.manifest(SID) == data
+
+
+@pytest.mark.parametrize(
+    ("stated", "until"), [(date(2027, 11, 22), "2027-11-22"), (None, "2027-05-22")], ids=["a year", "unsaid"]
+)
+def test_weeks_without_the_room_move_no_date(setup: Setup, stated: date | None, until: str) -> None:
+    """F108: it is kept from the day of the exam, however late it is certified and sent."""
+    bench = setup.bench
+    assert setup.node.take(bench.start(retain_until=stated))
+    order = RecordingOrder.read(bench.ledger.order(SID), bench.trust.root_key)
+    desk = Desk(bench.store, clock=bench.clock)
+    desk.store.begin_session(order.new_session(bench.config, bench.clock, 1))
+    desk.begin_epoch()
+    desk.store.append_event(SID, {"kind": "epoch_open", "epoch": 0})
+    bench.clock.advance(21 * 24 * 3600)
+    assert setup.node.take(EndSession(sid=SID))
+    desk.store.end_session(SID, utc_text(bench.clock.wall()))
+    desk.store.close()
+    setup.witness_all()
+    data = decode(ManifestMessage, setup.said_again()).manifest.encode()
+    manifest = verify_manifest(data, bench.authority.certificate, bench.trust.controller_key)
+    assert (manifest.started[:10], manifest.ended[:10]) == ("2026-11-22", "2026-12-13")
+    assert manifest.retain_until == until
 
 
 def test_what_the_desk_noted_stands_in_the_certificate_it_signs(setup: Setup) -> None:

@@ -43,7 +43,7 @@ function observation(seen) {
   part("level_words").textContent = seen.technical ? "technical" : seen.level ?? "no level";
   part("at").textContent = timeOfDay(seen.at);
   part("words").textContent = seen.words;
-  part("duration").textContent = `${seen.duration_s.toFixed(1)} s${seen.closed ? "" : ", still"}`;
+  part("duration").textContent = `${seen.duration_s.toFixed(1)} s${seen.closed ? seen.until ? `, until ${timeOfDay(seen.until)}` : "" : ", still"}`;
   part("rule").textContent = seen.rule;
   part("measured").textContent = measured(seen.measured);
   part("uncertainty").textContent = seen.uncertainty;
