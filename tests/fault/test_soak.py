@@ -10,9 +10,9 @@ import pytest
 
 from tests.soak.accounting import unnamed_s
 from tests.soak.plan import NODE_PARTS, Fault, make_plan, name_of
-from tests.soak.samples import Slope, pooled_slope
+from tests.soak.samples import Life, Sample, Slope, pooled_slope
 from tests.soak.site import SoakRoom
-from tests.soak.soak import Options, Soak, too_steep
+from tests.soak.soak import Options, Soak, too_high, too_steep
 
 DESKS = [f"desk-{number}" for number in range(1, 5)]
 SHORT = Options(
@@ -108,6 +108,15 @@ def test_only_growth_of_our_own_that_is_more_than_noise_fails() -> None:
     assert len(too_steep({"camera": steep, "storage": steep}, 8, 8, "MiB")) == 1
     assert too_steep({"camera": Slope(20.0, 1.0, 2.0, 360, 70)}, 8, 8, "MiB") == []
     assert too_steep({"camera": Slope(7.0, 1.0, 70.0, 36000, 7000)}, 8, 8, "MiB") == []
+
+
+def test_memory_that_rises_far_in_one_life_fails_however_slowly() -> None:
+    def life(name: str, rise_mib: float) -> Life:
+        return Life(
+            name, [Sample(float(t), 100 + rise_mib * t / 7200, 0, 0, 0, 0) for t in range(0, 7201, 5)]
+        )
+
+    assert len(too_high([life("desk-1 camera", 70), life("desk-2 camera", 60), life("storage", 90)])) == 1
 
 
 @pytest.mark.parametrize(
