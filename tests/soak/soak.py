@@ -44,7 +44,7 @@ class Options:
     sample_s: float = 5.0
     # Measured: a camera process reaches its level after some sessions (threads get arenas of their own), by steps of
     # 2 MiB, and has 5.5 MiB more while it records; before, or in less than some more sessions, that is all one sees.
-    # In two runs of an hour camera and controller still rose by 15 and 19 MiB up to the 35th minute and stood still then.
+    # In two runs of an hour camera and controller rose by 15 and 19 MiB up to the 35th minute, and stood still then.
     warm_up_s: float = 600.0
     shortest_life_s: float = 600.0
     say_every_s: float = 30.0
@@ -257,7 +257,7 @@ class Soak:
 
 
 def too_high(lives: list[Life]) -> list[str]:
-    """Lives of our own processes in which memory rose by more than MEMORY_WHOLE_MIB above that of their first minute."""
+    """Lives of our own processes whose memory rose by more than MEMORY_WHOLE_MIB above its first minute."""
     found = []
     for life in lives:
         first = [each.rss_mib for each in life.samples if each.t_s <= life.samples[0].t_s + 60.0]

@@ -117,6 +117,16 @@ def test_policy_is_what_the_institution_signed() -> None:
     assert verify_policy(document, ROOT.public_key()) == policy
 
 
+def test_a_level_for_a_kind_that_there_is_not_is_named() -> None:
+    """F066: a misspelt kind would leave the level as it is, and nobody would know. A desk takes a later version's."""
+    ours = parse_policy(EMPTY | {"levels": {"head_turned_away": "green"}})
+    assert verify_policy(sign_policy(ours, ROOT), ROOT.public_key()).levels == {"head_turned_away": "green"}
+    misspelt = parse_policy(EMPTY | {"levels": {"head_turned_awya": "green"}})
+    with pytest.raises(BadInput, match="levels: nothing of the kind head_turned_awya is observed") as refused:
+        sign_policy(misspelt, ROOT)
+    assert "head_turned_away" in (refused.value.hint or "")
+
+
 def test_policy_with_a_broken_signature_is_not_trusted() -> None:
     """F003."""
     document = sign_policy(parse_policy(EMPTY), ROOT)
