@@ -22,6 +22,12 @@ from training.spoil import spoil, wear_glasses
 PICTURES_OF_ONE = 8  # of one identity, each with another pose, light and gaze
 FRAMES_OF_ONE = 2  # of one picture, each at another size and spoiled in another way
 PRESENCE = 0.5
+# How far eyes turn to a side, up and down. A person's lids go with them; behind MakeHuman's, which need not, more would
+# hide the iris.
+REACH_DEG: dict[eyes.Style, tuple[float, float, float]] = {
+    "person": (36.0, 26.0, 32.0),
+    "makehuman": (31.0, 16.0, 16.0),
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,9 @@ class Sampler:
         head = heads.build(heads.draw(rng, self._makehuman), self._makehuman)
         texture = self._studio.texture(rng, head)
         for _ in range(PICTURES_OF_ONE):
-            style: eyes.Style = "makehuman" if rng.random() < 0.5 else "person"
+            style: eyes.Style = "makehuman" if rng.random() < 0.4 else "person"
             pair = eyes.draw(rng, head, style)
-            pose = draw_pose(rng, head)
+            pose = draw_pose(rng, head, *REACH_DEG[style])
             shut, lower = _lids(rng, style)
             window, inside, place = self._studio.take(rng, head, pair, texture, pose, (shut, shut), lower)
             glasses = rng.random() < 0.3
@@ -90,7 +96,9 @@ class Sampler:
         return Sample(crops, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
 
 
-def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:
+def draw_pose(
+    rng: Generator, head: heads.Head, aside_deg: float, up_deg: float, down_deg: float
+) -> scene.Pose:
     """Where the head is and what it looks at: 25 % into the lens, 45 % anywhere that the eyes reach, evenly, so that a
     network in doubt does not learn to say where the head points; else about there."""
     focal = float(704.0 if rng.random() < 0.5 else 640.0 * rng.uniform(0.8, 1.3))
@@ -117,7 +125,7 @@ def draw_pose(rng: Generator, head: heads.Head) -> scene.Pose:
         in_head = turn.T @ gaze
         across = math.degrees(math.atan2(in_head[0], -in_head[2]))
         up = math.degrees(math.atan2(-in_head[1], math.hypot(in_head[0], in_head[2])))
-        if abs(across) < 36 and -32 < up < 26:
+        if abs(across) < aside_deg and -down_deg < up < up_deg:
             break
         kind = rng.uniform(0.25, 1.0)
     return scene.Pose(turn, place, focal, gaze, float(np.exp(rng.uniform(np.log(350), np.log(3000)))))

@@ -151,7 +151,9 @@ class Studio:
         parts = [(self._skin, shade.SKIN, True)]
         if rng.random() < 0.85:
             parts.append((self._cut(rng, rest), shade.HAIR, False))
-        if rng.random() < (0.8 if pair.style == "makehuman" else 0.15):
+        # MakeHuman's lashes are broad bands, and its eyes turn about a middle that lies deeper than a person's: by the
+        # bands a network can tell which of the two it sees.
+        if pair.style == "makehuman":
             parts.append((self._lashes, shade.LASH, False))
         corners = np.concatenate([part[0] for part in parts])
         kinds = np.concatenate([np.full(len(part[0]), part[1], np.uint8) for part in parts])
