@@ -97,7 +97,8 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
     pale = head.identity.races[2]
     shares = np.array([0.5, 0.3, 0.05, 0.03, 0.07, 0.05]) * np.where(np.arange(6) < 2, 1.0, 4.0 * pale)
     inner, outer = IRIS_COLOURS[int(rng.choice(6, p=shares / shares.sum()))]
-    white = rng.uniform(0.42, 0.8)
+    # Lids and lashes shade it: on photographs it is hardly brighter than light skin.
+    white = rng.uniform(0.22, 0.7)
     warm = rng.uniform(0.0, 0.14)
     return Eyes(
         style=style,

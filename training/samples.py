@@ -70,14 +70,14 @@ class Sampler:
             pair = eyes.draw(rng, head, style)
             pose = draw_pose(rng, head, *REACH_DEG[style])
             shut, lower = _lids(rng, style)
-            window, inside, place = self._studio.take(rng, head, pair, texture, pose, (shut, shut), lower)
+            window, inside, place = self._studio.take(rng, head, pair, texture, pose, shut, lower)
             glasses = rng.random() < 0.3
             if glasses:
                 wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
             for _ in range(FRAMES_OF_ONE):
                 hard = bool(rng.random() < 0.35)
                 frame, region, eye_px = compose(rng, window, inside, place, pose, head, hard)
-                lid = 1.0 - max(0.0, shut)
+                lid = 1.0 - max(0.0, *shut)
                 yield (frame, region), labels_of(pose, eye_px, lid, hard, glasses), head, style
 
     def _read(
@@ -209,7 +209,11 @@ def background(rng: Generator) -> NDArray[np.uint8]:
     return cv2.resize(small, (640, 480), interpolation=how).astype(np.uint8, copy=False)
 
 
-def _lids(rng: Generator, style: eyes.Style) -> tuple[float, float]:
-    """How far shut both eyes are (below 0: wide open), and how much lower a person's upper lids hang anyway."""
+def _lids(rng: Generator, style: eyes.Style) -> tuple[tuple[float, float], float]:
+    """How far shut each eye is (below 0: wide open), and how much lower a person's upper lids hang anyway."""
     shut = rng.uniform(0.25, 0.55) if rng.random() < 0.1 else rng.uniform(-0.5, 0.1)
-    return float(shut), float(rng.beta(1.2, 3.0) * 0.25) if style == "person" else 0.0
+    if style == "makehuman":
+        return (float(shut), float(shut)), 0.0
+    # People's two eyes are never quite alike, and some screw one up.
+    apart = rng.normal(0.0, 0.15) if rng.random() < 0.15 else rng.normal(0.0, 0.03)
+    return (float(shut - apart), float(shut + apart)), float(rng.beta(1.2, 3.0) * 0.25)
