@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.inference.inspect import read_picture
-from appliance.inference.view import Box, CameraView, Stand
+from appliance.inference.landmarks import Box
+from appliance.inference.view import CameraView, Stand
 from appliance.picture_quality import assess, is_same
 
 Image = NDArray[np.uint8]

@@ -24,6 +24,10 @@ MARGIN = 1.5
 UPRIGHT_RAD = math.radians(3.5)
 
 
+# Left, top, right, bottom in pixels of the picture.
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Region:
     """A square in the picture: centre and side in pixels, turned clockwise by `angle_rad`."""
@@ -69,14 +73,17 @@ def region_of_points(points: NDArray[np.float32]) -> Region:
     return Region(mid_x * cos - mid_y * sin, mid_x * sin + mid_y * cos, side, angle)
 
 
+def box_of_points(points: NDArray[np.float32]) -> Box:
+    """The upright box round (N, 2 or more) points."""
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
 def cut(frame_bgr: NDArray[np.uint8], region: Region, size: int) -> NDArray[np.uint8]:
     """The region as an upright `size` x `size` crop; what lies outside repeats its edge."""
-    left, top = round(region.x - region.side / 2.0), round(region.y - region.side / 2.0)
-    right, bottom = left + round(region.side), top + round(region.side)
-    inside = 0 <= left < right <= frame_bgr.shape[1] and 0 <= top < bottom <= frame_bgr.shape[0]
-    if region.angle_rad == 0.0 and inside:
-        part = frame_bgr[top:bottom, left:right]
-        return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    whole = _upright_part(frame_bgr, region)
+    if whole is not None:
+        return cv2.resize(whole, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     near, left, top = around(frame_bgr, region)
     to_near = _to_picture(region, size) - np.array([[0.0, 0.0, left], [0.0, 0.0, top]], np.float32)
     # Four channels are turned faster than three.
@@ -88,6 +95,16 @@ def cut(frame_bgr: NDArray[np.uint8], region: Region, size: int) -> NDArray[np.u
         borderMode=cv2.BORDER_REPLICATE,
     )
     return cv2.cvtColor(turned, cv2.COLOR_BGRA2BGR).astype(np.uint8, copy=False)
+
+
+def _upright_part(frame_bgr: NDArray[np.uint8], region: Region) -> NDArray[np.uint8] | None:
+    """All of a region from `upright`; None where it is turned or leaves the picture."""
+    if region.angle_rad != 0.0:
+        return None
+    left, top = round(region.x - region.side / 2.0), round(region.y - region.side / 2.0)
+    right, bottom = left + round(region.side), top + round(region.side)
+    inside = 0 <= left < right <= frame_bgr.shape[1] and 0 <= top < bottom <= frame_bgr.shape[0]
+    return frame_bgr[top:bottom, left:right] if inside else None
 
 
 def around(frame_bgr: NDArray[np.uint8], region: Region) -> tuple[NDArray[np.uint8], int, int]:

@@ -274,11 +274,7 @@ class ObservationPolicy:
             self._gaze.learn(signals.gaze_yaw_deg, signals.gaze_pitch_deg, step_s)
 
     def _observation(self, span: Span, ended: Ended | None, now_ns: int) -> Observation:
-        assert span.start_ns is not None  # noqa: S101
         rule = span.rule
-        end_ns = None if ended is None else min(span.end_ns(), now_ns)
-        if ended is not None and not span.is_inside:
-            ended = "over"
         measured = {name: round(value, 1) for name, value in span.means().items()}
         share = span.assessed_share()
         uncertainty = None
@@ -292,22 +288,34 @@ class ObservationPolicy:
             measured[f"{sought}_share"] = round(
                 quality_s.get(sought, 0.0) / (sum(quality_s.values()) or 1.0), 2
             )
-        return Observation(
-            rule.kind,
-            "opened" if ended is None else "closed",
-            span.start_ns,
-            end_ns,
-            ((end_ns if end_ns is not None else now_ns) - span.start_ns) / 1e9,
-            rule.words(),
-            rule.level,
-            KINDS[rule.kind].technical,
-            uncertainty,
-            measured,
-            {name: round(spent_s, 2) for name, spent_s in quality_s.items()},
-            round(span.hidden_s(), 2),
-            ended,
-            rule.expected_people,
-        )
+        return observation_of(span, ended, now_ns, measured, uncertainty)
+
+
+def observation_of(
+    span: Span, ended: Ended | None, now_ns: int, measured: dict[str, float], uncertainty: float | None = None
+) -> Observation:
+    """The span as it stands, open where `ended` is None; one that was seen to be over says so however it was closed."""
+    assert span.start_ns is not None  # noqa: S101
+    rule = span.rule
+    end_ns = None if ended is None else min(span.end_ns(), now_ns)
+    if ended is not None and not span.is_inside:
+        ended = "over"
+    return Observation(
+        rule.kind,
+        "opened" if ended is None else "closed",
+        span.start_ns,
+        end_ns,
+        ((end_ns if end_ns is not None else now_ns) - span.start_ns) / 1e9,
+        rule.words(),
+        rule.level,
+        KINDS[rule.kind].technical,
+        uncertainty,
+        measured,
+        {name: round(spent_s, 2) for name, spent_s in span.quality_s().items()},
+        round(span.hidden_s(), 2),
+        ended,
+        rule.expected_people,
+    )
 
 
 def _moved(signals: Signals) -> _Reading:

@@ -49,7 +49,7 @@ class Assessment:
         gaze = bool(session["gaze"])
         self._models = load_models(gaze)
         check(self._models)
-        self._tracker = Watch(self._models)
+        self._watch = Watch(self._models)
         # Then each frame is copied first, which takes less time than the ring can need to come round.
         self._too_slow = False
         rules = with_levels(enabled(DEFAULT_RULES, gaze=gaze), session["levels"])
@@ -73,14 +73,14 @@ class Assessment:
     def _look(self, frame: RingFrame) -> Signals | None:
         if self._too_slow:
             image = frame.image.copy()
-            return self._tracker.process(image, frame.taken_mono_ns) if frame.is_whole() else None
-        signals = self._tracker.process(frame.image, frame.taken_mono_ns)
+            return self._watch.process(image, frame.taken_mono_ns) if frame.is_whole() else None
+        signals = self._watch.process(frame.image, frame.taken_mono_ns)
         if frame.is_whole():
             return signals
-        # The ring came round while the models looked. What the tracker remembers may be of two frames.
+        # The ring came round while the models looked. What the watch remembers may be of two frames.
         log.warning("frame.written_over sequence=%d", frame.sequence)
         self._too_slow = True
-        self._tracker = Watch(self._models)
+        self._watch = Watch(self._models)
         return None
 
 

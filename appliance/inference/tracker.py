@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from appliance import picture_quality
 from appliance.inference import gaze, head_pose
 from appliance.inference.face import Face, find_faces
-from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
+from appliance.inference.landmarks import Box, box_of_points, find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import Models
 from appliance.inference.signals import Signals
 
@@ -117,9 +117,8 @@ def count_people(faces: list[Face], points: NDArray[np.float32] | None) -> int:
     return len(sure) + int(points is not None and not any(face.holds(points) for face in sure))
 
 
-def _box(faces: list[Face], points: NDArray[np.float32] | None) -> tuple[float, float, float, float] | None:
+def _box(faces: list[Face], points: NDArray[np.float32] | None) -> Box | None:
     if points is not None:
-        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        return box_of_points(points)
     sure = [face for face in faces if face.is_sure]
     return (sure[0].left, sure[0].top, sure[0].right, sure[0].bottom) if sure else None

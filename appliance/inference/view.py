@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Box = tuple[float, float, float, float]
+from appliance.inference.landmarks import Box
+
 _Floats = NDArray[np.float32]
 _Flags = NDArray[np.bool_]
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from appliance.inference.observations import Observation
-from appliance.inference.rules import KINDS, Rule
+from appliance.inference.observations import Ended, Observation, observation_of
+from appliance.inference.rules import Rule
 from appliance.inference.span import Span
 
 # 16 pieces of 32 ms. Shorter, and the pause between two words is a moment of its own; longer, and a cough fills one.
@@ -65,35 +64,20 @@ class VoiceObserver:
             else:
                 change = span.step(now_ns, float(share >= YES_SHARE), {"voice_share": share}, HEARD)
             if change:
-                events.append(_observation(span, change, now_ns))
+                events.append(_observation(span, None if change == "opened" else "unseen", now_ns))
             if change == "closed":
                 span.clear()
         return events
 
     def close(self, now_mono_ns: int) -> list[Observation]:
         """End of the session: what is open closes where a voice was last heard."""
-        events = [_observation(span, "closed", now_mono_ns) for span in self._spans if span.is_open]
+        events = [_observation(span, "stopped", now_mono_ns) for span in self._spans if span.is_open]
         for span in self._spans:
             span.clear()
         return events
 
 
-def _observation(span: Span, phase: Literal["opened", "closed"], now_ns: int) -> Observation:
-    assert span.start_ns is not None  # noqa: S101
-    rule = span.rule
-    end_ns = min(span.end_ns(), now_ns) if phase == "closed" else None
+def _observation(span: Span, ended: Ended | None, now_ns: int) -> Observation:
     measured = {name: round(value, 2) for name, value in span.means().items()}
     measured["assessed_share"] = round(span.assessed_share(), 2)
-    return Observation(
-        kind=rule.kind,
-        phase=phase,
-        start_mono_ns=span.start_ns,
-        end_mono_ns=end_ns,
-        duration_s=((end_ns if end_ns is not None else now_ns) - span.start_ns) / 1e9,
-        rule=rule.words(),
-        level=rule.level,
-        technical=KINDS[rule.kind].technical,
-        uncertainty=None,
-        measured=measured,
-        quality_s={name: round(spent_s, 2) for name, spent_s in span.quality_s().items()},
-    )
+    return observation_of(span, ended, now_ns, measured)

@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.inference.landmarks import box_of_points
 from appliance.inference.models import Models
 from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
-from appliance.inference.view import UNTOLD, Box, CameraView
+from appliance.inference.view import UNTOLD, CameraView
 from appliance.picture_quality import is_same
 
 LOOK_INTERVAL_NS = 500_000_000
@@ -62,11 +63,6 @@ class Watch:
         )
         self._kept = frame_bgr.copy()
         clear = signals.quality == "good" and not self._frozen
-        self._stand = self._view.look(frame_bgr, _box(self._tracker.points)) if clear else UNTOLD
-
-
-def _box(points: NDArray[np.float32] | None) -> Box | None:
-    if points is None:
-        return None
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        points = self._tracker.points
+        face = None if points is None else box_of_points(points)
+        self._stand = self._view.look(frame_bgr, face) if clear else UNTOLD

@@ -281,7 +281,7 @@ class Overtaken(Assessment):
         super().__init__(session)
         self.desk, self.frames = desk, frames
         self.looked_at: list[np.ndarray] = []
-        follow = self._tracker.process
+        follow = self._watch.process
 
         def slowly(image: np.ndarray, taken_mono_ns: int) -> object:
             for number in range(self.frames):
@@ -289,7 +289,7 @@ class Overtaken(Assessment):
             self.looked_at.append(image)
             return follow(image, taken_mono_ns)
 
-        self._tracker.process = slowly  # type: ignore[method-assign]
+        self._watch.process = slowly  # type: ignore[method-assign]
 
 
 def test_a_frame_that_is_written_over_while_the_models_look_counts_for_nothing(desk: Desk) -> None:

@@ -23,8 +23,7 @@ from appliance.evidence.manifest import Gap, verify_manifest
 from appliance.protocol import ManifestMessage
 from appliance.room.certificates import qr_symbol
 from appliance.room.database import Database
-from tests.unit.test_room_kit import Browser, Kit, make_kit
-from tests.unit.test_room_web import end, start
+from tests.unit.test_room_kit import Browser, Kit, end, make_kit, start
 
 SCALE_PX = 4  # of a module, as on a page 1280 px wide
 

@@ -15,6 +15,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from fastapi import FastAPI
+from starlette.routing import Mount, Route
 
 from appliance.clock import utc_text
 from appliance.config import Desk, RoomConfig, StorageConfig
@@ -50,6 +51,7 @@ from provisioning.certificates import certificate_pem
 from tests.manual_clock import ManualClock
 
 PASSWORD = "correct horse battery staple"
+SID = "ab" * 16
 ENDPOINT, REGION, BUCKET = "http://127.0.0.1:9", "eu-test-1", "exams"
 
 
@@ -259,3 +261,39 @@ def orders(kit: Kit, desk: str) -> list[dict[str, Any]]:
         lambda c: c.execute("SELECT payload FROM commands WHERE desk = ? ORDER BY serial", (desk,)).fetchall()
     )
     return [json.loads(row["payload"])["body"] for row in rows]
+
+
+def start(browser: Browser, desk: str = "d1", **more: str) -> str:
+    """A session begun from the page; its id."""
+    answer = browser.post("/api/sessions/start", {"desk": desk, "candidate_code": f"C-{desk}", **more})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["sid"])
+
+
+def end(kit: Kit, browser: Browser, sid: str, desk: str = "d1") -> None:
+    """The session ended from the page, and its desk says so."""
+    kit.hear(desk, kit.status(desk, kit.report(sid)))
+    assert browser.post(f"/api/sessions/{sid}/end").status_code == 200
+    kit.hear(desk, kit.status(desk, kit.report(sid, SessionPhase.CERTIFIED)))
+
+
+def audit(kit: Kit) -> list[tuple[str, str]]:
+    """Who did what, in order."""
+    return kit.room.database.transact(
+        lambda c: [
+            (r["actor"], r["action"]) for r in c.execute("SELECT actor, action FROM audit ORDER BY row")
+        ]
+    )
+
+
+def flat(routes: list[object]) -> list[Route]:
+    """All routes of the application, those of its routers too."""
+    found: list[Route] = []
+    for route in routes:
+        if isinstance(route, Mount):
+            continue
+        if isinstance(route, Route):
+            found.append(route)
+        elif (inner := getattr(route, "original_router", None)) is not None:
+            found.extend(flat(inner.routes))
+    return found

@@ -12,8 +12,7 @@ import pytest
 
 from appliance.protocol import ObservationMessage, ObservationReport
 from appliance.room.app import build_app
-from tests.unit.test_room_kit import Kit, make_kit, orders, policy_document
-from tests.unit.test_room_web import SID, audit, end, flat, start
+from tests.unit.test_room_kit import SID, Kit, audit, end, flat, make_kit, orders, policy_document, start
 
 GONE = ObservationReport(
     kind="nobody_at_desk", words="nobody at the desk", phase="closed", start_90k=0, end_90k=3_600_000,

@@ -1,0 +1,246 @@
+"""A session from its start to its release, hold or discarding: what may be done in which state, by the pages' API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from appliance.evidence.manifest import Gap
+from appliance.protocol import Preflight, Reply, SessionPhase
+from appliance.room.core import Room
+from appliance.room.database import Database
+from tests.unit.test_room_kit import (
+    SID,
+    Kit,
+    audit,
+    end,
+    make_kit,
+    orders,
+    policy_document,
+    start,
+)
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    with closing(make_kit(tmp_path)) as made:
+        made.ready("d1", "d2")
+        yield made
+
+
+def test_a_session_from_start_to_release(kit: Kit) -> None:
+    """F104: each step is a signed command with a growing serial and a row in the log."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    assert proctor.get("/api/desks/d1").json()["state"] == "check-in"
+    for on in (True, False):
+        assert proctor.post(f"/api/sessions/{sid}/break", {"on": on}).status_code == 200
+    end(kit, proctor, sid)
+    assert proctor.get("/api/desks/d1").json()["state"] == "certified"
+    kit.certify("d1", sid, segments=())
+    view = proctor.get("/api/room").json()
+    assert [s["state"] for s in view["sessions"]] == ["awaiting approval"]
+    assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 200
+    made = orders(kit, "d1")
+    assert [(o["serial"], o["order"]["kind"]) for o in made] == [(1, "start"), (2, "end"), (3, "release")]
+    assert made[2]["order"]["approved_by"] == "proctor-1"
+    assert proctor.get("/api/desks/d1").json()["state"] == "released"
+    assert [action for _, action in audit(kit)][1:] == [
+        "session.start", "break.start", "break.end", "session.end", "session.certified", "session.approve",
+    ]  # fmt: skip
+
+
+def test_approval_before_the_certificate_is_refused(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    refused = (409, "the session has no verified certificate yet")
+    answer = proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
+    assert (answer.status_code, answer.json()["error"]) == refused
+    end(kit, proctor, sid)
+    answer = proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
+    assert (answer.status_code, answer.json()["error"]) == refused
+    assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end"]
+
+
+def test_a_recording_with_a_gap_is_approved_by_itself(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    end(kit, proctor, sid)
+    kit.certify("d1", sid, gaps=(Gap(90_000, 270_000, "power was lost", False),))
+    assert proctor.post("/api/sessions/approve").json()["outcomes"] == [
+        {"desk": "d1", "sid": sid, "refused": "the recording has gaps"}
+    ]
+    assert "power was lost" in proctor.get("/end").text
+    assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"desk": "d2"},
+        {"sid": SID},
+        {"candidate_code": "C-9"},
+        {"policy_version": 2},
+        {"retain_until": "2036-11-22"},
+    ],
+)
+def test_a_certificate_of_something_else_does_not_count(kit: Kit, changes: dict[str, object]) -> None:
+    """F111: another date of deletion than the policy's is something else, too."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    end(kit, proctor, sid)
+    kit.certify("d1", sid, **changes)
+    assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 409
+    assert "does not hold" in proctor.get("/api/room").json()["needs"][0]["words"]
+
+
+def test_storage_off_the_eu_list_stops_the_approval(tmp_path: Path) -> None:
+    """F119: refused before a release is signed, so that nothing can be sent. F121: no room chooses its own."""
+    with closing(make_kit(tmp_path, storage=())) as kit:
+        kit.ready("d1")
+        proctor = kit.logged_in("proctor")
+        sid = start(proctor)
+        end(kit, proctor, sid)
+        kit.certify("d1", sid)
+        answer = proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
+        assert answer.status_code == 409
+        assert "EU list" in answer.json()["error"]
+        assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end"]
+
+
+def test_hold_keeps_and_a_later_approval_is_possible(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    end(kit, proctor, sid)
+    kit.certify("d1", sid)
+    assert proctor.post(f"/api/sessions/{sid}/hold", {"reason": ""}).status_code == 400
+    assert proctor.post(f"/api/sessions/{sid}/hold", {"reason": "two people at the seat"}).status_code == 200
+    assert proctor.get("/api/desks/d1").json()["state"] == "held"
+    assert proctor.post("/api/sessions/approve").json()["outcomes"] == []
+    assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 200
+    assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end", "hold", "release"]
+
+
+def test_no_still_stays_when_the_camera_closes(kit: Kit) -> None:
+    """F118."""
+    sid = start(kit.logged_in("proctor"))
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    kit.intake.preview("d1", b"\xff\xd8 still")
+    assert kit.room.live.desks["d1"].jpeg is not None
+    kit.hear("d1", kit.status("d1", kit.report(sid, SessionPhase.ENDED), camera_open=False))
+    assert kit.room.live.desks["d1"].jpeg is None
+
+
+def test_a_retained_status_of_a_dead_desk_is_not_live(kit: Kit) -> None:
+    """The broker repeats the last status to a controller that starts anew; it is as old as it says."""
+    old = kit.status("d1")
+    kit.clock.advance(600)
+    kit.hear("d1", old)
+    proctor = kit.logged_in("proctor")
+    assert proctor.get("/api/desks/d1").json()["link"] == "lost"
+    kit.hear("d1", kit.status("d1"))
+    assert proctor.get("/api/desks/d1").json()["link"] == "live"
+
+
+def test_discarding_takes_two_people(kit: Kit) -> None:
+    anna, berta = kit.logged_in("lead", "anna"), kit.logged_in("lead", "berta")
+    sid = start(anna)
+    end(kit, anna, sid)
+    body = {"reason": "the wrong room"}
+    assert anna.post(f"/api/sessions/{sid}/discard", body).json() == {"discarded": False}
+    assert anna.post(f"/api/sessions/{sid}/discard", body).status_code == 409
+    assert berta.post(f"/api/sessions/{sid}/discard", body).json() == {"discarded": True}
+    assert anna.post(f"/api/sessions/{sid}/approve").status_code == 409
+
+
+def test_a_stuck_desk_is_set_aside_by_a_lead_and_starts_again(kit: Kit) -> None:
+    lead = kit.logged_in("lead")
+    sid = start(lead)
+    assert lead.post("/api/sessions/start", {"desk": "d1", "candidate_code": "C-2"}).status_code == 409
+    assert lead.post(f"/api/sessions/{sid}/set-aside", {"reason": "the node died"}).status_code == 200
+    assert start(lead) != sid
+
+
+def test_all_ready_desks_start_and_end_together(kit: Kit) -> None:
+    kit.hear("d2", kit.status("d2", preflight=Preflight(ready=False, problems=("disk is full",))))
+    proctor = kit.logged_in("proctor")
+    outcomes = proctor.post("/api/sessions/start", {"all": True, "candidate_code": "STAT"}).json()["outcomes"]
+    assert [item["refused"] for item in outcomes] == [None, "desk d2 cannot start: disk is full"]
+    assert orders(kit, "d1")[0]["order"]["candidate_code"] == "STAT-d1"
+    ended = proctor.post("/api/sessions/end").json()["outcomes"]
+    assert [item["desk"] for item in ended] == ["d1"]
+
+
+def test_a_refused_start_is_said_and_the_desk_is_free(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    start(proctor)
+    kit.hear("d1", Reply(serial=1, accepted=False, reason="clock is not in sync"))
+    room = proctor.get("/api/room").json()
+    assert room["needs"][0]["words"] == "Seat 1 did not start: clock is not in sync"
+    assert start(proctor)
+
+
+def test_a_session_whose_end_was_refused_can_be_ended_again(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.hear("d1", Reply(serial=1, accepted=True))
+    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 200
+    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 409
+    kit.hear("d1", Reply(serial=2, accepted=False, reason="this session was never ordered at this desk"))
+    assert proctor.post(f"/api/sessions/{sid}/end").status_code == 200
+    assert [order["order"]["kind"] for order in orders(kit, "d1")] == ["start", "end", "end"]
+    assert ("desk/d1", "command.end.refused") in audit(kit)
+
+
+def test_nothing_starts_without_a_policy_the_institution_signed(kit: Kit) -> None:
+    """F003: unsigned, and signed by somebody else."""
+    proctor = kit.logged_in("proctor")
+    path = kit.folder / "data" / "policy.json"
+    document = json.loads(path.read_bytes())
+    document["body"]["version"] = 4
+    path.write_text(json.dumps(document))
+    answer = proctor.post("/api/sessions/start", {"desk": "d1", "candidate_code": "C-1"})
+    assert (answer.status_code, "signature" in answer.json()["error"]) == (409, True)
+    path.unlink()
+    answer = proctor.post("/api/sessions/start", {"desk": "d1", "candidate_code": "C-1"})
+    assert answer.json()["error"] == "no exam is planned"
+    path.write_text(json.dumps(policy_document(kit.root, version=5)))
+    assert start(proctor)
+
+
+def test_a_name_is_shown_and_never_kept(kit: Kit) -> None:
+    """F016: on the tile while the session runs; in no file, no message, no log, and gone at its end."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor, name="Rosa Quist")
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    assert "Rosa Quist" in proctor.get("/").text
+    stored = b"".join(each.read_bytes() for each in (kit.folder / "data").glob("room.db*"))
+    assert b"Rosa" not in stored
+    assert b"Rosa" not in b"".join(payload for _, _, payload in kit.sent)
+    end(kit, proctor, sid)
+    assert "Rosa" not in proctor.get("/").text
+
+
+def test_notes_stand_beside_the_session_with_time_and_person(kit: Kit) -> None:
+    """F079."""
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    assert proctor.post(f"/api/sessions/{sid}/note", {"text": "asked for paper"}).status_code == 200
+    note = proctor.get("/api/desks/d1").json()["notes"][0]
+    assert note == {"at": kit.room.now(), "by": "proctor-1", "text": "asked for paper"}
+    assert audit(kit)[-1] == ("proctor-1", "note")
+
+
+def test_decisions_outlive_the_process(kit: Kit) -> None:
+    proctor = kit.logged_in("proctor")
+    sid = start(proctor)
+    kit.close()
+    database = Database(kit.folder / "data" / "room.db")
+    again = Room.open(kit.room.config, kit.clock, kit.room.keys, database, kit.room.publish)
+    assert again.live.current("d1") is not None
+    assert again.live.sessions[sid][1].candidate_code == "C-d1"
+    database.close()
