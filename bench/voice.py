@@ -16,38 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from appliance.inference.rules import SOUND_RULES
-from appliance.inference.voice import YES_SHARE, Moment, Moments, VoiceObserver
-from appliance.inference.voice_network import PIECE_SAMPLES, RATE_HZ, load_voice_network
+from appliance.inference.voice import YES_SHARE
+from appliance.inference.voice_network import RATE_HZ
+from tests.replay.heard import hear, replay
 from tests.sounds import NOISES, SPOKEN, Sound, as_samples, at_rms, noise, spoken
 
 PIECE_S, AROUND_S, NOISE_S = 8.0, 8.0, 120.0
 BACKGROUNDS = ("fan", "pink noise", "keyboard")
 LOUDER_DB = (20, 10, 5, 0, -5)
-
-
-def moments(sound: Sound, begin_s: float = 0.0) -> list[Moment]:
-    """What the network hears of it."""
-    network, gathered, found = load_voice_network(), Moments(), []
-    samples = as_samples(sound).astype(np.float32) / np.float32(32768)
-    for at in range(0, len(samples) - PIECE_SAMPLES + 1, PIECE_SAMPLES):
-        ended_ns = round((begin_s + (at + PIECE_SAMPLES) / RATE_HZ) * 1e9)
-        moment = gathered.add(network.hear(samples[at : at + PIECE_SAMPLES]), ended_ns)
-        if moment is not None:
-            found.append(moment)
-    return found
-
-
-def observed(heard: list[Moment]) -> list[tuple[float, float]]:
-    """Begin and end of each observation, in seconds."""
-    observer = VoiceObserver(SOUND_RULES)
-    events = [event for moment in heard for event in observer.process(moment)]
-    events += observer.close(heard[-1].ended_mono_ns)
-    return [
-        (event.start_mono_ns / 1e9, event.end_mono_ns / 1e9)
-        for event in events
-        if event.end_mono_ns is not None
-    ]
 
 
 def pieces(folder: Path | None) -> Iterator[tuple[str, Sound]]:
@@ -75,7 +51,7 @@ def main() -> None:
                     [np.zeros(round(AROUND_S * RATE_HZ)), voice, np.zeros(round(AROUND_S * RATE_HZ))]
                 )
                 around = noise(background, len(whole) / RATE_HZ, 600.0 * 10 ** (-louder_db / 20), seed=number)
-                found = observed(moments(whole + around))
+                found = replay(hear(as_samples(whole + around)))
                 end_s = AROUND_S + len(piece) / RATE_HZ
                 inside = [each for each in found if each[0] < end_s and each[1] > AROUND_S]
                 outside += len(found) - len(inside)
@@ -94,11 +70,11 @@ def main() -> None:
         others += [(path.name, spoken(path)) for path in sorted(folder.glob("other*"))]
     used_s, whole_s = time.process_time(), 0.0
     for name, sound in others:
-        heard = moments(sound)
+        heard = hear(as_samples(sound))
         whole_s += len(sound) / RATE_HZ
         yes = sum(each.share is not None and each.share >= YES_SHARE for each in heard)
         print(
-            f"{name}: {len(sound) / RATE_HZ:.0f} s, {len(observed(heard))} observed, {yes} of {len(heard)} moments yes"
+            f"{name}: {len(sound) / RATE_HZ:.0f} s, {len(replay(heard))} observed, {yes} of {len(heard)} moments yes"
         )
     print(f"{(time.process_time() - used_s) / whole_s * 1000:.1f} ms of CPU a second of sound")
 

@@ -24,19 +24,20 @@ from appliance.acceptance.looking import Looking, Sample, eye_distance_px
 from appliance.acceptance.page import render, summary
 from appliance.acceptance.script import NEEDED, PRACTICE_S, SCRIPT, Step, chosen, duration_s
 from appliance.acceptance.walk import Run, Walk
-from appliance.camera.device import CABLE_HINT
 from appliance.camera.light import Light, LitSource, light_at
 from appliance.camera.picture_planes import small_bgr
 from appliance.camera.pictures import RING_HEIGHT_PX, RING_WIDTH_PX
-from appliance.camera.probe import FIRST_FRAME_S
+from appliance.camera.probe import require_frame
 from appliance.camera.source import CameraSource, Frame, open_source
 from appliance.clock import Clock, SystemClock
 from appliance.config import NodeConfig, load_config
-from appliance.errors import ApplianceError, BadInput, CameraStuck, CameraUnavailable, Refused, StoreFailed
+from appliance.errors import BadInput, CameraUnavailable, Refused, StoreFailed
+from appliance.hardening import protect_memory
 from appliance.inference.models import load_models
 from appliance.inference.pace import Pace
 from appliance.inference.selftest import check, runtime_words
 from appliance.inference.watch import Watch
+from appliance.one_thread import stay_in_one_thread
 from appliance.policy import Video
 from appliance.store.database import hold_lock
 from appliance.store.durable import write_file_durably
@@ -61,6 +62,8 @@ class Equipment:
 
 def accept_here(config_path: Path, out: Path, numbers: str | None, *, begin_at_once: bool) -> bool:
     """The command: `numbers` of some steps, else all; waits for Enter on the terminal. Otherwise as `accept`."""
+    protect_memory("acceptance")
+    stay_in_one_thread()
     config = load_config(config_path, NodeConfig)
     steps = chosen(SCRIPT, numbers)
     if not begin_at_once and not sys.stdin.isatty():
@@ -98,7 +101,8 @@ def accept(
     _require_folder(out)
     models = load_models()
     check(models)
-    _require_camera(equipment)
+    # One picture, before two people get ready.
+    require_frame(equipment.make_source(VIDEO), equipment.light)
     equipment.write(_introduction(config, steps))
     equipment.wait_for_start()
     looking = Looking(_reader(Watch(models)), Pace.of(config), equipment.clock)
@@ -185,21 +189,6 @@ def _require_folder(out: Path) -> None:
         raise BadInput(f"no folder {out}", "make it first, or name another one with --out")
     if not os.access(out, os.W_OK | os.X_OK):
         raise BadInput(f"nothing may be written into {out}", "name another folder with --out")
-
-
-def _require_camera(equipment: Equipment) -> None:
-    """One picture, before two people get ready."""
-    try:
-        with LitSource(equipment.make_source(VIDEO), equipment.light) as source:
-            frame = source.read(FIRST_FRAME_S)
-    except CameraStuck:
-        # The light stays on: the sensor may.
-        raise
-    except ApplianceError:
-        equipment.light.off()
-        raise
-    if frame is None:
-        raise CameraUnavailable(f"the camera delivered no picture within {FIRST_FRAME_S:.0f} s", CABLE_HINT)
 
 
 def _introduction(config: NodeConfig, steps: tuple[Step, ...]) -> str:

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from appliance import __version__
-from appliance.acceptance.figures import advice, measure_eyes, measure_light, undisturbed, usable_gaze
+from appliance.acceptance.figures import advice, measure_eyes, undisturbed, usable_gaze
 from appliance.acceptance.judging import Judged, judge, share
-from appliance.acceptance.looking import Looking, Seen
-from appliance.acceptance.script import SCRIPT, Step
+from appliance.acceptance.looking import Looking, Seen, measure_light
+from appliance.acceptance.script import Step
 from appliance.acceptance.walk import Run
 from appliance.clock import utc_text
 from appliance.inference.models import ALLOWED
@@ -50,8 +50,11 @@ def document(
     place: Place, script: tuple[Step, ...], run: Run, looking: Looking, began: datetime, ended: datetime
 ) -> dict[str, Any]:
     """Everything that the report says; `script` are all steps that a full acceptance has."""
-    judged, between = judge(run.marks, looking.seen, looking.samples)
-    calm = undisturbed(looking.samples, judged)
+    # What was acted in a step that was broken off says nothing of the place.
+    seen = [one for one in looking.seen if one.start_ns < run.broken_off_ns]
+    samples = [one for one in looking.samples if one.signals.taken_mono_ns < run.broken_off_ns]
+    judged, between = judge(run.marks, seen, samples)
+    calm = undisturbed(samples, judged)
     eyes, light, gaze_share = measure_eyes(calm), measure_light(calm), usable_gaze(calm)
     spent_s = (run.end_ns - run.begin_ns) / 1e9
     reached_hz = len(looking.samples) / spent_s if spent_s else 0.0
@@ -71,7 +74,7 @@ def document(
         "full": len(run.marks) == len(script),
         "stopped": run.stopped,
         "not_run": sorted({step.number for step in script} - {mark.step.number for mark in run.marks}),
-        "totals": _totals(judged),
+        "totals": _totals(judged, script),
         "advice": told,
         "steps": [_step(each, run.begin_ns) for each in judged],
         "between_steps": [_seen(one, run.begin_ns) for one in between],
@@ -106,20 +109,20 @@ def document(
     }
 
 
-def _totals(judged: tuple[Judged, ...]) -> dict[str, Any]:
+def _totals(judged: tuple[Judged, ...], script: tuple[Step, ...]) -> dict[str, Any]:
     staged = [each for each in judged if each.step.expected is not None]
     innocent = [each for each in judged if each.step.expected is None]
     hits = sum(each.outcome == "hit" for each in staged)
     with_false = [each for each in innocent if each.others]
     return {
         "staged": {
-            "of": sum(step.expected is not None for step in SCRIPT),
+            "of": sum(step.expected is not None for step in script),
             "ran": len(staged),
             "hits": hits,
             "interval_95": _interval(hits, len(staged)),
         },
         "innocent": {
-            "of": sum(step.expected is None for step in SCRIPT),
+            "of": sum(step.expected is None for step in script),
             "ran": len(innocent),
             "with_false_observation": len(with_false),
             "interval_95": _interval(len(with_false), len(innocent)),

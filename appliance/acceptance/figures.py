@@ -5,7 +5,6 @@ Every sentence carries its number; none says that a room is good or bad.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,10 @@ import numpy as np
 from appliance.acceptance.judging import Judged, gaze_is_usable, share
 from appliance.acceptance.looking import Sample, Seen
 from appliance.inference.baseline import CLAMP_YAW_DEG, LEARN_S
+from appliance.inference.cards import GOOD_LIGHT_SHARE, QUALITY_WORDS
 from appliance.inference.observations import MAX_GAZE_UNCERTAINTY_DEG
 from appliance.inference.rules import KINDS
+from appliance.inference.signals import Signals
 
 # A head turned further shows the distance between its eyes shortened by more than 6 %.
 FRONTAL_DEG = 20.0
@@ -24,8 +25,6 @@ FRONTAL_DEG = 20.0
 UNSURE_AT_PX = {50: 0.05, 40: 0.09, 35: 0.11, 30: 0.22, 25: 0.40, 20: 0.69}
 # From here on it grows.
 NEAR_ENOUGH_PX = 40
-# Light in which figures were measured (inference/cards.py).
-GOOD_LIGHT_SHARE = 0.9
 # Leaves a look of 6 s its dwell of 4 s.
 USABLE_SHARE = 0.67
 # Of the rate that is set. Below one a second the room calls it a fault.
@@ -36,6 +35,7 @@ LIGHT_ADVICE = {
     "glare": "turn the lamp or the window's light away from the lens",
     "blur": "clean or focus the lens",
     "covered": "clear what stands before the lens",
+    "frozen": "the camera repeats one picture: plug it in anew",
 }
 
 
@@ -50,20 +50,10 @@ class Eyes:
 
 def measure_eyes(samples: Sequence[Sample]) -> Eyes:
     """Of the frames in which the head was within 20 degrees of the camera."""
-    found = [
-        sample.eye_px
-        for sample in samples
-        if sample.eye_px is not None and abs(sample.signals.head_yaw_deg or 0.0) <= FRONTAL_DEG
-    ]
+    found = [s.eye_px for s in samples if s.eye_px is not None and _is_frontal(s.signals)]
     if not found:
         return Eyes(None, None, 0)
     return Eyes(float(np.median(found)), float(np.percentile(found, 10)), len(found))
-
-
-def measure_light(samples: Sequence[Sample]) -> dict[str, float]:
-    """Share of the frames by picture quality, the most frequent first."""
-    counted = Counter(sample.signals.quality for sample in samples)
-    return {quality: count / len(samples) for quality, count in counted.most_common()}
 
 
 def undisturbed(samples: Sequence[Sample], judged: Sequence[Judged]) -> list[Sample]:
@@ -78,13 +68,12 @@ def undisturbed(samples: Sequence[Sample], judged: Sequence[Judged]) -> list[Sam
 
 def usable_gaze(samples: Sequence[Sample]) -> float | None:
     """Part of the frames with one face before the camera whose gaze the rule would use."""
-    faces = [
-        s
-        for s in samples
-        if s.signals.faces == 1
-        and abs(s.signals.head_yaw_deg if s.signals.head_yaw_deg is not None else 90) <= FRONTAL_DEG
-    ]
+    faces = [s for s in samples if s.signals.faces == 1 and _is_frontal(s.signals)]
     return share(faces, gaze_is_usable) if faces else None
+
+
+def _is_frontal(signals: Signals) -> bool:
+    return signals.head_yaw_deg is not None and abs(signals.head_yaw_deg) <= FRONTAL_DEG
 
 
 def advice(
@@ -119,7 +108,8 @@ def _of_light(light: dict[str, float]) -> list[str]:
     if light.get("good", 0.0) >= GOOD_LIGHT_SHARE:
         return []
     return [
-        f"the picture was {quality} {part:.0%} of the time, and then little can be assessed: {LIGHT_ADVICE[quality]}"
+        f"the picture was {QUALITY_WORDS[quality]} {part:.0%} of the time, and then little can be assessed: "
+        f"{LIGHT_ADVICE[quality]}"
         for quality, part in light.items()
         if quality != "good" and part >= (1 - GOOD_LIGHT_SHARE) / 2
     ]

@@ -5,16 +5,16 @@ An observation belongs to the step in which it began, however late it opened; wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from appliance.acceptance.looking import Sample, Seen
+from appliance.acceptance.looking import Sample, Seen, measure_light
 from appliance.acceptance.script import Expected, Step
 from appliance.acceptance.walk import Mark
+from appliance.inference.cards import QUALITY_WORDS
 from appliance.inference.observations import MAX_GAZE_UNCERTAINTY_DEG
 from appliance.inference.rules import DEFAULT_RULES, KINDS
 from appliance.inference.signals import Signals
@@ -109,8 +109,9 @@ def _why(expected: Expected, during: Sequence[Sample]) -> str:
             f"in {told:.0%} of the pictures enough of the background was seen to tell where the camera stands"
         )
     if KINDS[rule.kind].technical:
-        qualities = Counter(sample.signals.quality for sample in during)
-        words = ", ".join(f"{name} {count / len(during):.0%}" for name, count in qualities.most_common())
+        words = ", ".join(
+            f"{QUALITY_WORDS[quality]} {part:.0%}" for quality, part in measure_light(during).items()
+        )
         return f"the picture was {words} of the time"
     if expected.kind == "nobody_at_desk":
         seen_share = share(during, lambda s: s.faces > 0)

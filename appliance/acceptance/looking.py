@@ -7,7 +7,8 @@ in the same process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,13 +17,11 @@ from numpy.typing import NDArray
 from appliance.acceptance.script import Side
 from appliance.camera.source import Frame
 from appliance.clock import Clock
-from appliance.inference.observations import Observation, ObservationPolicy
+from appliance.inference.gaze import EYES
+from appliance.inference.observations import Observation, ObservationPolicy, upward_deviation_deg
 from appliance.inference.pace import Pace
 from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS
 from appliance.inference.signals import Signals
-
-# Outer and inner corner of each eye in the 468-point mesh.
-EYE_CORNERS = ((33, 133), (263, 362))
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,26 @@ class Sample:
 
 def eye_distance_px(points: NDArray[np.float32]) -> float:
     """Between the middles of both eyes, each halfway between its corners, of a face with (468, 3) points."""
-    first, second = (points[list(corners), :2].mean(axis=0) for corners in EYE_CORNERS)
+    first, second = (points[corners, :2].mean(axis=0) for *corners, _mirrored in EYES)
     return float(np.hypot(*(second - first)))
+
+
+def measure_light(samples: Sequence[Sample]) -> dict[str, float]:
+    """Share of the frames by picture quality, the most frequent first."""
+    counted = Counter(sample.signals.quality for sample in samples)
+    return {quality: count / len(samples) for quality, count in counted.most_common()}
 
 
 @dataclass
 class Seen:
-    """One observation; `end_ns` None while it is open. Times are monotonic."""
+    """One observation; `end_ns` None while it is open. Times are monotonic. `usual_pitch_deg`: the sitting person's
+    usual direction when it opened, above which "up" begins."""
 
     kind: str
     start_ns: int
     opened_ns: int
     end_ns: int | None = None
+    usual_pitch_deg: float = 0.0
     measured: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -61,8 +68,8 @@ class Seen:
             return None
         rule = next(rule for rule in DEFAULT_RULES if rule.kind == self.kind)
         sideways_deg = self.measured["yaw_deg"] - self.measured["baseline_yaw_deg"]
-        # Upward is on the scale of the side, as the rule has it.
-        if rule.up_enter and self.measured["pitch_deg"] * rule.enter / rule.up_enter > abs(sideways_deg):
+        upward_deg = self.measured["pitch_deg"] - self.usual_pitch_deg
+        if upward_deviation_deg(rule, upward_deg) > abs(sideways_deg):
             return "up"
         return "left" if sideways_deg > 0 else "right"
 
@@ -117,6 +124,9 @@ class Looking:
 
     def _note(self, observation: Observation, now_ns: int) -> None:
         if observation.phase == "opened":
-            self.seen.append(Seen(observation.kind, observation.start_mono_ns, now_ns))
+            usual_deg = self.policy.baseline["pitch_deg"]
+            self.seen.append(
+                Seen(observation.kind, observation.start_mono_ns, now_ns, usual_pitch_deg=usual_deg)
+            )
         newest = next(one for one in reversed(self.seen) if one.kind == observation.kind)
         newest.end_ns, newest.measured = observation.end_mono_ns, observation.measured

@@ -40,12 +40,14 @@ class Mark:
 
 @dataclass
 class Run:
-    """What was done: the steps that ran to their end, and why the others did not (`stopped`)."""
+    """What was done: the steps that ran to their end, and why the others did not (`stopped`). `broken_off_ns`: when the
+    step was announced in which it stopped."""
 
     begin_ns: int
     end_ns: int = 0
     marks: list[Mark] = field(default_factory=list)
     stopped: str | None = None
+    broken_off_ns: float = math.inf
 
 
 class Stopped(Exception):
@@ -81,7 +83,9 @@ class Walk:
             for place, step in enumerate(self._steps, 1):
                 waited_s = self._wait_for_quiet()
                 ready_s = max(min(step.ready_s, LEAST_READY_S), step.ready_s - waited_s)
+                run.broken_off_ns = self._clock.mono_ns()
                 run.marks.append(self._act(step, place, ready_s))
+                run.broken_off_ns = math.inf
             self._pass(SETTLE_S, "")
         except Stopped as why:
             run.stopped = str(why)

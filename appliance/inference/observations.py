@@ -330,7 +330,12 @@ def _baseline_details(base: Baseline) -> dict[str, float]:
 
 
 def _deviation(rule: Rule, sideways_deg: float, upward_deg: float) -> float:
-    """Degrees on the scale of the rule's levels; upward is stretched onto it, downward is nothing."""
-    counts = rule.up_enter is not None and upward_deg >= PITCH_ALONE_DEG
-    upward = upward_deg * rule.enter / rule.up_enter if counts and rule.up_enter else 0.0
-    return max(abs(sideways_deg), upward)
+    """Degrees on the scale of the rule's levels."""
+    return max(abs(sideways_deg), upward_deviation_deg(rule, upward_deg))
+
+
+def upward_deviation_deg(rule: Rule, upward_deg: float) -> float:
+    """A turn upward on the scale of the rule's level for the side; 0 where it does not count."""
+    if rule.up_enter is None or upward_deg < PITCH_ALONE_DEG:
+        return 0.0
+    return upward_deg * rule.enter / rule.up_enter

@@ -150,23 +150,19 @@ def no_face_ratio(rates: dict[str, Rate]) -> Ratio | None:
     are equal, as without any miss, the ratio is 1, whatever the numbers of pictures. Of values with equal rates the one
     with more pictures is taken. The two are chosen after counting, which the interval does not know. None below two.
     """
-    counted = {value: rate for value, rate in rates.items() if rate.pictures}
-    if len(counted) < 2:
+    shares = {value: rate.share for value, rate in rates.items() if rate.share is not None}
+    if len(shares) < 2:
         return None
-    by_rate = sorted(counted, key=lambda value: counted[value].count / counted[value].pictures)
-    least, most = counted[by_rate[0]].share, counted[by_rate[-1]].share
-    lowest = max((v for v in by_rate if counted[v].share == least), key=lambda v: counted[v].pictures)
-    others = [v for v in by_rate if counted[v].share == most and v != lowest]
-    highest = max(others, key=lambda v: counted[v].pictures)
-    a, n = counted[highest].count + 0.5, counted[highest].pictures + 0.5
-    b, m = counted[lowest].count + 0.5, counted[lowest].pictures + 0.5
-    ratio = 1.0 if _share(counted[highest]) == _share(counted[lowest]) else (a / n) / (b / m)
+    by_share = sorted(shares, key=lambda value: shares[value])
+    least, most = shares[by_share[0]], shares[by_share[-1]]
+    lowest = max((v for v in by_share if shares[v] == least), key=lambda v: rates[v].pictures)
+    others = [v for v in by_share if shares[v] == most and v != lowest]
+    highest = max(others, key=lambda v: rates[v].pictures)
+    a, n = rates[highest].count + 0.5, rates[highest].pictures + 0.5
+    b, m = rates[lowest].count + 0.5, rates[lowest].pictures + 0.5
+    ratio = 1.0 if least == most else (a / n) / (b / m)
     reach = math.exp(Z_95 * math.sqrt(1 / a - 1 / n + 1 / b - 1 / m))
     return Ratio(highest, lowest, ratio, ratio / reach, ratio * reach)
-
-
-def _share(rate: Rate) -> float:
-    return rate.count / rate.pictures
 
 
 def rate(count: int, pictures: int) -> Rate:

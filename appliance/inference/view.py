@@ -91,10 +91,10 @@ class CameraView:
         if share is None:
             return self._other(now, UNTOLD)
         percent = round(100.0 * share, 1)
-        still = before is not None and (_share_alike(before, now) or 0.0) >= STANDS_SHARE
         if share >= STANDS_SHARE:
             self._stand(now)
             return Stand(False, percent)
+        still = before is not None and (_share_alike(before, now) or 0.0) >= STANDS_SHARE
         gone = (
             still and share < GONE_SHARE and (_share_alike(self._usual, now, outer=True) or 0.0) < GONE_SHARE
         )

@@ -39,9 +39,9 @@ def sound() -> NDArray[np.int16]:
     return as_samples(*parts)
 
 
-def hear() -> list[Moment]:
-    """What the network of today hears of it; times from the scene's beginning."""
-    network, gathered, found, samples = load_voice_network(), Moments(), [], sound()
+def hear(samples: NDArray[np.int16]) -> list[Moment]:
+    """What the network of today hears of it, without a clock; times from its beginning."""
+    network, gathered, found = load_voice_network(), Moments(), []
     for at in range(0, len(samples) - PIECE_SAMPLES + 1, PIECE_SAMPLES):
         piece = samples[at : at + PIECE_SAMPLES]
         sure = network.hear(piece.astype(np.float32) / np.float32(32768))
@@ -72,7 +72,7 @@ def stored() -> tuple[list[Moment], dict[str, Any]]:
 
 def main() -> None:
     """Record anew and show what is observed."""
-    moments = hear()
+    moments = hear(sound())
     document = json.loads(TRACE.read_text()) if TRACE.exists() else {"why": "", "approved_s": []}
     document["moments_ms_share"] = [
         [each.ended_mono_ns // 10**6, None if each.share is None else round(each.share, 3)]

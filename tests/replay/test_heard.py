@@ -21,7 +21,7 @@ def test_replay_of_what_was_heard_gives_what_was_approved() -> None:
 
 def test_todays_network_hears_what_was_recorded() -> None:
     moments, _ = heard.stored()
-    now = heard.hear()
+    now = heard.hear(heard.sound())
     assert [each.share is None for each in now] == [each.share is None for each in moments]
     assert [each.share for each in now] == pytest.approx([each.share for each in moments], abs=0.13)
 

@@ -80,6 +80,7 @@ def test_a_desk_with_a_real_clip_writes_two_files_and_nothing_else(tmp_path: Pat
     rule = schema("acceptance")
     assert problems(report, rule, rule) == []
     assert [step["outcome"] for step in report["steps"]] == ["nothing observed", "miss"]
+    assert (report["totals"]["staged"]["of"], report["totals"]["innocent"]["of"]) == (1, 1)
     assert report["steps"][1]["why"] == "a face was seen in 100% of the pictures"
     assert 30 < report["eyes"]["median_px"] < 150
     assert report["frames"]["reached_hz"] == pytest.approx(5.0, abs=0.4)

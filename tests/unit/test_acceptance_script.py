@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.acceptance.figures import Eyes, advice, measure_eyes
+from appliance.acceptance.figures import LIGHT_ADVICE, Eyes, advice, measure_eyes, usable_gaze
 from appliance.acceptance.judging import Judged, judge
 from appliance.acceptance.looking import Looking, Sample, Seen, eye_distance_px
 from appliance.acceptance.script import NOT_STAGED, PRACTICE_S, SCRIPT, Expected, Step, chosen, duration_s
 from appliance.acceptance.walk import Mark
 from appliance.camera.source import Frame
 from appliance.errors import BadInput
+from appliance.inference.cards import QUALITY_WORDS
 from appliance.inference.pace import Pace
 from appliance.inference.rules import DEFAULT_RULES
 from appliance.inference.signals import Signals
@@ -176,7 +177,7 @@ def test_another_kind_in_a_staged_step_is_named_and_counts_as_no_hit() -> None:
         ("gaze_outside_work_area", looking(40.0, 0.0, unsure=25.0), "sure enough to be used in 0% of the pictures"),
         ("head_turned_away", HIDDEN, "0% of the pictures could be assessed"),
         ("camera_moved", {"moved": None}, "in 0% of the pictures enough of the background was seen"),
-        ("camera_covered", {"quality": "blur"}, "the picture was blur 100% of the time"),
+        ("camera_covered", {"quality": "blur"}, "the picture was out of focus 100% of the time"),
     ],
 )  # fmt: skip
 def test_a_miss_says_what_stood_in_its_way(kind: str, what: What, why: str) -> None:
@@ -238,3 +239,29 @@ def test_eyes_are_measured_of_a_head_that_faces_the_camera() -> None:
     points = np.zeros((468, 3), np.float32)
     points[[33, 133, 263, 362], :2] = [(100, 50), (120, 50), (190, 80), (170, 80)]
     assert eye_distance_px(points) == pytest.approx(np.hypot(70, 30))
+
+
+def test_every_quality_of_a_picture_has_its_advice() -> None:
+    """A camera that repeats its picture, too: its report is written like any other."""
+    assert set(LIGHT_ADVICE) == set(QUALITY_WORDS) - {"good", "no frame"}
+    found = advice(NEAR, {"frozen": 0.2, "good": 0.8}, 1.0, (5.0, 5.0), CALM, [], [])
+    assert found == [
+        "the picture was frozen 20% of the time, and then little can be assessed: the camera repeats one picture: "
+        "plug it in anew"
+    ]
+
+
+def test_a_face_whose_direction_is_unknown_is_not_before_the_camera() -> None:
+    """Neither for the distance between its eyes nor for its gaze."""
+    unknown = [Sample(Signals(0, 1, True, "good"), 61.0)]
+    assert (measure_eyes(unknown).frames, usable_gaze(unknown)) == (0, None)
+
+
+def test_up_is_told_as_the_rule_counts_it() -> None:
+    """From the usual pitch, and not below the angle from which pitch alone counts at all."""
+    measured = {"yaw_deg": 33.0, "baseline_yaw_deg": 0.0, "pitch_deg": 34.0}
+    high = Seen("gaze_outside_work_area", 0, 0, usual_pitch_deg=10.0, measured=measured)
+    level = Seen("gaze_outside_work_area", 0, 0, measured=measured)
+    assert (high.side, level.side) == ("left", "up")
+    slight = Seen("gaze_outside_work_area", 0, 0, measured=measured | {"yaw_deg": 10.0, "pitch_deg": 14.0})
+    assert slight.side == "left"

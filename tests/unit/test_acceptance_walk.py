@@ -110,6 +110,37 @@ def test_somebody_who_stops_after_two_steps_gets_a_report_of_two() -> None:
     assert not problems(report, schema("acceptance"), schema("acceptance"))
 
 
+def test_what_was_acted_in_a_step_that_broke_off_is_no_surprise() -> None:
+    """The camera is lost while the head is turned in step 2, after that was observed. Control: below."""
+    whole = People(DOES)
+    run, _ = whole.walk(chosen(SCRIPT, "1,2"))
+    began_s = (run.marks[1].begin_ns - run.begin_ns) / 1e9
+    room = People(DOES, lost_at_s=began_s + 9)
+    broken, report = room.walk(chosen(SCRIPT, "1,2"))
+    assert [mark.step.number for mark in broken.marks] == [1]
+    assert "head turned to the side" in [one.words for one in room.looking.seen]
+    assert report["between_steps"] == []
+    assert not any("between the steps" in sentence for sentence in report["advice"])
+
+
+def test_negative_control_what_nobody_asked_for_is_told() -> None:
+    """Somebody turns away in the practice, and between two steps nothing was asked for."""
+    room = People(DOES)
+    does = room.read_frame
+
+    def restless(frame: Frame) -> Sample:
+        sample = does(frame)
+        turned = (
+            room.words.startswith("\n") and "STEP" not in room.words and frame.taken_mono_ns % 60e9 > 40e9
+        )
+        return replace(sample, signals=replace(sample.signals, head_yaw_deg=60.0)) if turned else sample
+
+    room.looking = Looking(restless, Pace(5.0, 0.6), room.clock, lambda: 0)
+    _, report = room.walk(chosen(SCRIPT, "1"))
+    assert len(report["between_steps"]) >= 1
+    assert any("between the steps" in sentence for sentence in report["advice"])
+
+
 def test_a_camera_that_is_lost_ends_the_walk_with_what_was_done() -> None:
     run, report = People(DOES, lost_at_s=PRACTICE_S + 60).walk()
     assert (len(run.marks), run.stopped) == (1, "camera /dev/video0 is gone")
