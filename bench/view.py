@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from appliance.inference.inspect import read_picture
 from appliance.inference.landmarks import Box
 from appliance.inference.view import CameraView, Stand
+from appliance.one_thread import stay_in_one_thread
 from appliance.picture_quality import assess, is_same
 
 Image = NDArray[np.uint8]
@@ -143,7 +144,7 @@ def stands(scene: Iterator[Shot]) -> list[Stand | None]:
 
 
 def main(folder: Path) -> None:
-    cv2.setNumThreads(1)
+    stay_in_one_thread()
     files = sorted((folder / "images").iterdir())
     photos = [np.asarray(cv2.resize(read_picture(file), (1920, 1080)), np.uint8) for file in files]
     faces = [photo for file, photo in zip(files, photos, strict=True) if file.name.startswith("vh_")]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from appliance.inference import head_pose
 from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import Region, find_landmarks, region_of_points
+from appliance.one_thread import stay_in_one_thread
 from training import eyes, heads, scene
 from training.eye_crops import EyeCrops, cut_eyes
 from training.makehuman import MakeHuman
@@ -45,7 +46,7 @@ class Sampler:
     """One a process. An identity's number decides everything about it: the same numbers give the same pictures."""
 
     def __init__(self, makehuman: MakeHuman, landmarks: Network, seed: int) -> None:
-        cv2.setNumThreads(1)
+        stay_in_one_thread()
         self._makehuman = makehuman
         self._studio = scene.Studio(makehuman)
         self._landmarks = landmarks

@@ -29,10 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = time.time_ns() % 2**32 if arguments.seed is None else arguments.seed
     shutil.rmtree(arguments.folder, ignore_errors=True)
-    length_s = arguments.hours * 3600
-    options = Options(
-        length_s, seed, warm_up_s=min(max(600.0, length_s / 4), 2400.0), control=arguments.control
-    )
+    options = Options(arguments.hours * 3600, seed, control=arguments.control)
     if arguments.control:
         options = replace(options, patience_s=30.0)  # what was taken away never comes
     print(f"a room of {arguments.desks} desks, {arguments.hours:g} hours, seed {seed}", flush=True)

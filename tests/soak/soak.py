@@ -44,7 +44,6 @@ class Options:
     sample_s: float = 5.0
     # Measured: a camera process reaches its level after some sessions (threads get arenas of their own), by steps of
     # 2 MiB, and has 5.5 MiB more while it records; before, or in less than some more sessions, that is all one sees.
-    # In two runs of an hour camera and controller rose by 15 and 19 MiB up to the 35th minute, and stood still then.
     warm_up_s: float = 600.0
     shortest_life_s: float = 600.0
     say_every_s: float = 30.0
