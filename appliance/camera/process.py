@@ -6,6 +6,7 @@ what a crash left: the store recovers, an unfinished session goes on in a new ep
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from dataclasses import replace
@@ -167,9 +168,14 @@ class CameraProcess:
     def _follow_orders(self) -> None:
         """Bring what runs in line with what is ordered; what cannot be done now is told and tried again."""
         wait_s = POLL_S
+        recorded = self._running is not None
         try:
             self._reconcile()
             self._problem = None
+            if recorded and self._running is None:
+                # A film's container and its streams hold each other, and with them pictures of who sat here: they
+                # would stay in memory until the garbage collector happens to come by, some exams later.
+                gc.collect()
         except (ApplianceError, EvfError) as error:
             if str(error) != self._problem:
                 log.warning("orders.not_followed reason=%s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -20,6 +21,18 @@ from tests.unit.test_store_builders import SID, new_session
 from tests.unit.test_sync_room import DESK
 
 pytestmark = pytest.mark.slow
+
+# Python's own collector comes by when it likes; without it only what the process does by itself is seen.
+COUNT_WHAT_IS_LEFT = """
+import gc, signal
+gc.disable()
+HELD = ("RunningSession", "FragmentEncoder", "OutputContainer", "InputContainer", "VideoFrame", "Packet")
+def count(*_):
+    names = [type(each).__name__ for each in gc.get_objects()]
+    print("LEFT", *(f"{name}={names.count(name)}" for name in HELD), file=sys.stderr, flush=True)
+signal.signal(signal.SIGUSR1, count)
+"""
+NOT_COLLECTED = "gc.collect = lambda: 0\n"
 
 
 @pytest.fixture
@@ -55,6 +68,22 @@ def test_a_session_begins_and_ends_with_the_ledger_alone(node: Node) -> None:
     assert facts["camera_open"] is False
     assert node.stop() == 0
     assert check_store(node.bench.store) == []
+
+
+@pytest.mark.parametrize("control", [False, True], ids=["", "control: nobody tidies up"])
+def test_the_process_holds_nothing_of_an_exam_that_has_ended(node: Node, control: bool) -> None:
+    """Neither the film's encoder nor a picture, though a container and its streams hold each other."""
+    node.before = COUNT_WHAT_IS_LEFT + control * NOT_COLLECTED
+    node.start()
+    node.order()
+    node.records(4)
+    node.end()
+    time.sleep(0.6)  # two turns
+    assert node.process is not None
+    node.process.send_signal(signal.SIGUSR1)
+    log = node.folder / "camera.log"
+    left = until(lambda: re.search(r"^LEFT (.*)$", log.read_text(), re.MULTILINE), "the count")[1]
+    assert (sum(int(each.partition("=")[2]) for each in left.split()) > 0) == control, left
 
 
 def test_f042_no_picture_leaves_the_process_where_no_model_may_look(node: Node) -> None:
