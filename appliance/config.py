@@ -41,6 +41,7 @@ class NodeConfig(Strict):
         description="alsa:<name as arecord -L says it>; opened only where a policy switches voices on",
     )
     light_pin: int | None = None
+    microphone_light_pin: int | None = None
     inference_rate_hz: float = Field(default=5.0, gt=0, le=30)
     inference_cpu_percent: int = Field(default=60, ge=10, le=100, description="of one core, at the most")
     trust: NodeTrust = NodeTrust()

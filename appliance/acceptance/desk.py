@@ -24,7 +24,7 @@ from appliance.acceptance.looking import Looking, Sample, eye_distance_px
 from appliance.acceptance.page import render, summary
 from appliance.acceptance.script import NEEDED, PRACTICE_S, SCRIPT, Step, chosen, duration_s
 from appliance.acceptance.walk import Run, Walk
-from appliance.camera.light import Light, LitSource, light_at
+from appliance.camera.lit_source import LitSource
 from appliance.camera.picture_planes import small_bgr
 from appliance.camera.pictures import RING_HEIGHT_PX, RING_WIDTH_PX
 from appliance.camera.probe import require_frame
@@ -37,6 +37,7 @@ from appliance.inference.models import load_models
 from appliance.inference.pace import Pace
 from appliance.inference.selftest import check, runtime_words
 from appliance.inference.watch import Watch
+from appliance.light import Light, light_at
 from appliance.one_thread import stay_in_one_thread
 from appliance.policy import Video
 from appliance.store.database import hold_lock

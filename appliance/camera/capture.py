@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from appliance.camera.encoder import Fragment, FragmentEncoder
 from appliance.camera.inbox import CameraBack, CameraLost, Captured, FragmentRefused, FromCamera
-from appliance.camera.light import Light, LitSource
+from appliance.camera.lit_source import LitSource
 from appliance.camera.pictures import Pictures
 from appliance.camera.source import CameraSource, Frame
 from appliance.errors import ApplianceError, CameraStuck
+from appliance.light import Light
 from appliance.policy import Video
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from appliance.camera.device import CABLE_HINT
-from appliance.camera.light import Light, LitSource
+from appliance.camera.lit_source import LitSource
 from appliance.camera.source import CameraSource
 from appliance.errors import ApplianceError, CameraStuck, CameraUnavailable
+from appliance.light import Light
 from appliance.policy import Video
 
 log = logging.getLogger(__name__)

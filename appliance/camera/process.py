@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from appliance.camera.inbox import Greet, Inbox, Item, Replay, Wake
-from appliance.camera.light import light_at
 from appliance.camera.notes import cause_of
 from appliance.camera.orders import RecordingOrder, ordered_end
 from appliance.camera.peers import Peers
@@ -30,6 +29,7 @@ from appliance.evf.recipients import RecipientSet, verify_recipient_set
 from appliance.evf.signed import sign_document
 from appliance.frames import require_memory_backed
 from appliance.hardening import keys_stay_in_memory
+from appliance.light import light_at
 from appliance.local_link import Message
 from appliance.one_thread import stay_in_one_thread
 from appliance.policy import Video

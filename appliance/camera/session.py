@@ -25,7 +25,6 @@ from appliance.camera.inbox import (
     Observed,
     ObserverGone,
 )
-from appliance.camera.light import Light
 from appliance.camera.observations import SessionObservations
 from appliance.camera.picture_check import PictureCheck
 from appliance.camera.pictures import RING_HEIGHT_PX, RING_WIDTH_PX, Pictures, WatchLease
@@ -36,6 +35,7 @@ from appliance.clock import Clock, utc_text
 from appliance.errors import BadConfig, CameraUnavailable, NoSpace
 from appliance.evf.recipients import RecipientSet
 from appliance.frames import FrameRingWriter
+from appliance.light import Light
 from appliance.local_link import Message
 from appliance.policy import Accommodation, ExamPolicy, Video
 from appliance.store.recording import RecordingStore, SessionRow

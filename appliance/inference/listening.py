@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.clock import Clock
-from appliance.errors import ModelMissing
+from appliance.config import NodeConfig
+from appliance.errors import BadConfig, ModelMissing
 from appliance.inference.accommodations import accommodated
 from appliance.inference.reports import Reports
 from appliance.inference.rules import SOUND_RULES, Rule, with_levels
 from appliance.inference.voice import Moment, VoiceObserver
+from appliance.light import Light, SharedLight, light_at
 from appliance.local_link import Message
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ class Listener:
     """Follows the camera's sessions; `step` is quick, whatever the microphone does."""
 
     def __init__(self, link: Speaker, clock: Clock, open_ear: Callable[[], Ear]) -> None:
-        """`open_ear` gives a running ear and is only called where voices are listened for; may raise ModelMissing."""
+        """`open_ear` gives a running ear and is only called where voices are listened for; raises ModelMissing or
+        BadConfig where that cannot be."""
         self._link = link
         self._clock = clock
         self._open_ear = open_ear
@@ -72,7 +75,7 @@ class Listener:
         try:
             self._ear = self._open_ear()
             log.info("listening.began sid=%s", self._sid)
-        except ModelMissing as error:
+        except (ModelMissing, BadConfig) as error:
             # The picture is looked at all the same.
             log.error("listening.refused reason=%s hint=%s", error, error.hint)
             self._problem = str(error)
@@ -133,13 +136,30 @@ class Listener:
         self._ear = self._problem = self._sid = None
 
 
-def ear_of(microphone: str, clock: Clock) -> Ear:
+def ears_of(config: NodeConfig, clock: Clock) -> Callable[[], Ear]:
+    """What opens a running ear at the desk's microphone, unless the lamp that it should have cannot be lit (F033)."""
+    try:
+        light = light_at(config.microphone_light_pin)
+        light.off()  # whoever left it lit is dead, and the kernel has closed what it had open
+    except BadConfig as error:
+        problem = error
+
+        def refuse() -> Ear:
+            raise problem
+
+        return refuse
+    # The next session's ear may open its microphone before the last one's thread has closed it.
+    shared = SharedLight(light)
+    return lambda: ear_of(config.microphone, shared, clock)
+
+
+def ear_of(microphone: str, light: Light, clock: Clock) -> Ear:
     """A running ear at this microphone (NodeConfig.microphone). All that listening needs is loaded here."""
     from appliance.inference.ear import Ear
     from appliance.inference.microphone import Microphone
     from appliance.inference.voice_network import load_voice_network
 
     stop = threading.Event()
-    ear = Ear(Microphone(microphone, stop, clock), load_voice_network(), clock, stop)
+    ear = Ear(Microphone(microphone, light, stop, clock), load_voice_network(), clock, stop)
     ear.start()
     return ear

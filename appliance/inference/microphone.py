@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from appliance.clock import Clock
 from appliance.errors import MicrophoneUnavailable
 from appliance.inference.voice_network import PIECE_SAMPLES, RATE_HZ
+from appliance.light import Light
 
 # Every USB microphone has it; PyAV's resampler then filters better than ALSA's own.
 DEVICE_RATE_HZ = 48_000
@@ -35,11 +36,15 @@ Samples = NDArray[np.int16]
 
 
 class Microphone:
-    """`alsa:<name as arecord -L says it>`, or `clip:<path>`, which plays again and again."""
+    """`alsa:<name as arecord -L says it>`, or `clip:<path>`, which plays again and again.
+
+    Its light is lit before the device is opened and out only after it is closed.
+    """
 
     def __init__(
         self,
         spec: str,
+        light: Light,
         stop: threading.Event,
         clock: Clock,
         wait: Callable[[float], bool] | None = None,
@@ -47,6 +52,7 @@ class Microphone:
     ) -> None:
         """`spec`: NodeConfig.microphone. Opens nothing. `wait` is stop.wait except in tests; a clip alone waits."""
         self._kind, _, self._place = spec.partition(":")
+        self._light = light
         self._stop = stop
         self._clock = clock
         self._wait = wait or stop.wait
@@ -54,18 +60,21 @@ class Microphone:
 
     def pieces(self) -> Iterator[Samples]:
         """Open it and give its sound until the stop is asked for; raises MicrophoneUnavailable when it is not there."""
-        pieces = self._device() if self._kind == "alsa" else self._clip()
+        if self._kind == "alsa" and not any(self._sound_devices.glob("pcmC*c")):
+            raise MicrophoneUnavailable("there is no microphone at this desk", NO_DEVICE_HINT)
+        self._light.on()
         try:
-            yield from pieces
+            yield from self._device() if self._kind == "alsa" else self._clip()
         except av.FFmpegError as error:
             raise MicrophoneUnavailable(
                 f"the microphone {self._place} cannot be read: {(error.strerror or str(error)).lower()}",
                 "look at its plug, and at its name in node.toml: arecord -L lists them",
             ) from error
+        finally:
+            # By here the device is closed, also after an error; a driver that hangs never comes here.
+            self._light.off()
 
     def _device(self) -> Iterator[Samples]:
-        if not any(self._sound_devices.glob("pcmC*c")):
-            raise MicrophoneUnavailable("there is no microphone at this desk", NO_DEVICE_HINT)
         os.environ.setdefault("ALSA_CONFIG_DIR", _ALSA)
         os.environ["ALSA_PLUGIN_DIR"] = _ALSA
         options = {"sample_rate": str(DEVICE_RATE_HZ), "channels": "1"}

@@ -19,7 +19,7 @@ from appliance.config import NodeConfig
 from appliance.errors import ModelsDiffer
 from appliance.frames import FrameRingReader, RingFrame
 from appliance.inference.accommodations import accommodated
-from appliance.inference.listening import Listener, Speaker, ear_of
+from appliance.inference.listening import Listener, Speaker, ears_of
 from appliance.inference.models import load_models
 from appliance.inference.observations import ObservationPolicy
 from appliance.inference.pace import Pace
@@ -91,7 +91,7 @@ def run(config: NodeConfig, stop: threading.Event) -> None:
     ring = FrameRingReader(config.run_dir / "frames")
     link = LocalClient(config.run_dir / "camera.sock", lambda message: _take(sessions, message))
     clock = SystemClock()
-    listener = Listener(link, clock, lambda: ear_of(config.microphone, clock))
+    listener = Listener(link, clock, ears_of(config, clock))
     notify("READY=1")
     try:
         _loop(stop, sessions, Assessor(ring, link, clock, Pace.of(config)), listener)

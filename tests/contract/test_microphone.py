@@ -21,28 +21,71 @@ from tests.unit.test_listening import SESSION, write
 pytestmark = pytest.mark.slow
 
 
-def test_sound_comes_through_alsa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ALSA's own file and null devices stand for the hardware: everything from `av.open` on is the product's way."""
+class Lamp:
+    """Notes, whenever it is switched, whether the device is open just then."""
+
+    def __init__(self, device: Path) -> None:
+        self.device = device
+        self.is_lit = False
+        self.switched: list[tuple[str, bool]] = []
+
+    def on(self) -> None:
+        self.is_lit = True
+        self.switched.append(("on", self.device_open))
+
+    def off(self) -> None:
+        self.is_lit = False
+        self.switched.append(("off", self.device_open))
+
+    @property
+    def device_open(self) -> bool:
+        """As the kernel sees it."""
+        return any(fd.is_symlink() and fd.readlink() == self.device for fd in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def lamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lamp:
+    """Of a desk whose microphone hears a tone. ALSA's own file and null devices stand for the hardware: everything
+    from `av.open` on is the product's way."""
     times = np.arange(DEVICE_RATE_HZ) / DEVICE_RATE_HZ
-    (tmp_path / "tone.raw").write_bytes((8000 * np.sin(2 * np.pi * 500 * times)).astype("<i2").tobytes())
+    tone = tmp_path / "tone.raw"
+    tone.write_bytes((8000 * np.sin(2 * np.pi * 500 * times)).astype("<i2").tobytes())
     settings = tmp_path / "alsa.conf"
     settings.write_text(
         'pcm.desk { type file slave.pcm "nothing" file "/dev/null" format raw '
-        f'infile "{tmp_path / "tone.raw"}" }}\npcm.nothing {{ type null }}\n'
+        f'infile "{tone}" }}\npcm.nothing {{ type null }}\n'
     )
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(settings))
     (tmp_path / "pcmC0D0c").touch()
+    return Lamp(tone)
+
+
+def test_sound_comes_through_alsa(lamp: Lamp, tmp_path: Path) -> None:
+    """F033: the lamp is lit while the device is open as the kernel sees it."""
     stop = threading.Event()
-    pieces = Microphone("alsa:desk", stop, SystemClock(), sound_devices=tmp_path).pieces()
+    pieces = Microphone("alsa:desk", lamp, stop, SystemClock(), sound_devices=tmp_path).pieces()
+    assert (lamp.is_lit, lamp.device_open) == (False, False)
     sound = np.concatenate([next(pieces) for _ in range(30)])
+    assert (lamp.is_lit, lamp.device_open) == (True, True)
     stop.set()
     assert list(pieces) == []
+    assert lamp.switched == [("on", False), ("off", False)]
     spectrum = np.abs(np.fft.rfft(sound[1600:14400] * np.hanning(12800)))
     assert np.argmax(spectrum) * 16_000 / 12_800 == pytest.approx(500, abs=2)
-    unknown = Microphone("alsa:elsewhere", threading.Event(), SystemClock(), sound_devices=tmp_path).pieces()
+
+
+def test_f033_a_microphone_that_cannot_be_read_leaves_no_lamp_lit(lamp: Lamp, tmp_path: Path) -> None:
+    unknown = Microphone(
+        "alsa:elsewhere", lamp, threading.Event(), SystemClock(), sound_devices=tmp_path
+    ).pieces()
     with pytest.raises(MicrophoneUnavailable, match="the microphone elsewhere cannot be read") as raised:
         next(unknown)
     assert "arecord -L" in raised.value.hint
+    (tmp_path / "pcmC0D0c").unlink()
+    missing = Microphone("alsa:desk", lamp, threading.Event(), SystemClock(), sound_devices=tmp_path).pieces()
+    with pytest.raises(MicrophoneUnavailable, match="there is no microphone"):
+        next(missing)
+    assert lamp.switched == [("on", False), ("off", False)]
 
 
 def test_f047_the_inference_process_hears_what_is_spoken_beside_a_picture_that_is_switched_off(

@@ -30,12 +30,12 @@ from appliance.camera.inbox import (
     ObserverGone,
     Wake,
 )
-from appliance.camera.light import IndicatorLight
 from appliance.camera.pictures import Pictures, WatchLease
 from appliance.camera.probe import camera_problem
 from appliance.camera.source import Frame
 from appliance.errors import ApplianceError, BadInput, CameraStuck, CameraUnavailable
 from appliance.frames import FrameRingReader, FrameRingWriter
+from appliance.light import IndicatorLight
 from appliance.policy import Video
 from appliance.protocol import ObservationReport
 from tests.manual_clock import ManualClock

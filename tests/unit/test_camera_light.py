@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import gpiozero
 import pytest
 from gpiozero.pins.mock import MockFactory
 
-from appliance.camera.light import IndicatorLight, LitSource, NoLight, light_at
+from appliance.camera.lit_source import LitSource
 from appliance.camera.source import Frame
 from appliance.errors import BadConfig, CameraUnavailable
+from appliance.light import IndicatorLight, NoLight, light_at
 
 PIN = 17
 
@@ -159,7 +162,7 @@ def printed_by_crash(lamp: str) -> list[str]:
 
 
 def test_f147_a_process_that_ends_by_a_traceback_does_not_release_the_pin() -> None:
-    lamp = "from appliance.camera.light import IndicatorLight; lamp = IndicatorLight(17)"
+    lamp = "from appliance.light import IndicatorLight; lamp = IndicatorLight(17)"
     assert printed_by_crash(lamp) == ["lit"]
 
 
@@ -173,6 +176,18 @@ def test_a_desk_without_a_lamp_needs_no_gpio() -> None:
     light.on()
     light.off()
     assert not light.is_lit
+
+
+def test_what_drives_pins_does_not_need_a_working_folder_to_write_to(
+    pins: MockFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lgpio fails on import where it cannot make its pipe, and a service stands at `/`."""
+    monkeypatch.setenv("LG_WD", "")  # so that it is put back
+    monkeypatch.delenv("LG_WD")
+    light_at(PIN)
+    folder = Path(os.environ["LG_WD"])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
 
 
 def test_light_on_a_pin_is_driven(pins: MockFactory) -> None:

@@ -12,14 +12,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import gpiozero
 import numpy as np
 import pytest
+from gpiozero.pins.mock import MockFactory
 
+from appliance.clock import SystemClock
+from appliance.config import NodeConfig
 from appliance.errors import ModelMissing
 from appliance.inference.ear import Ear
-from appliance.inference.listening import FIRST_KEY, MUTED, NO_SOUND, STARTING, Listener
+from appliance.inference.listening import FIRST_KEY, MUTED, NO_SOUND, STARTING, Listener, ears_of
 from appliance.inference.microphone import NO_DEVICE_HINT, Microphone
 from appliance.inference.voice_network import load_voice_network
+from appliance.light import SharedLight
 from appliance.local_link import Message
 from appliance.protocol import ObservationReport
 from tests.manual_clock import ManualClock
@@ -68,6 +73,18 @@ class Gate:
             assert self._changed.wait_for(lambda: self._clock.mono_ns() >= self._until_ns, 60)
 
 
+class Lamp:
+    """Stands for the one at the desk."""
+
+    is_lit = False
+
+    def on(self) -> None:
+        self.is_lit = True
+
+    def off(self) -> None:
+        self.is_lit = False
+
+
 class Desk:
     """A microphone that plays a file as fast as it is heard; the clock goes with the sound."""
 
@@ -77,6 +94,7 @@ class Desk:
         self.ears: list[Ear] = []
         self.spec = ""
         self.folder = Path("/nonexistent")
+        self.light = SharedLight(Lamp())
         self.listener = Listener(self, self.clock, self.open)
 
     def send(self, message: Message) -> bool:
@@ -87,7 +105,7 @@ class Desk:
         """It hears nothing before `hear` lets it."""
         stop = threading.Event()
         self.gate = Gate(self.clock, stop)
-        microphone = Microphone(self.spec, stop, self.clock, self.gate.wait, self.folder)
+        microphone = Microphone(self.spec, self.light, stop, self.clock, self.gate.wait, self.folder)
         self.ears.append(Ear(microphone, load_voice_network(), self.clock, stop, retry_s=0.01))
         self.ears[-1].start()
         return self.ears[-1]
@@ -248,6 +266,64 @@ def test_another_session_closes_what_the_first_left_open_and_opens_the_microphon
     assert len(desk.ears) == 2
 
 
+def test_f033_the_lamp_stays_lit_until_every_driver_has_let_go(desk: Desk, tmp_path: Path) -> None:
+    """The microphone of a session that has ended hangs; the next session opens and closes it as usual."""
+    assert not desk.light.is_lit
+    pipe = tmp_path / "hung"
+    os.mkfifo(pipe)
+    desk.spec = f"clip:{pipe}"
+    desk.listener.follow(SESSION)
+    until(lambda: desk.light.is_lit)
+    desk.spec = f"clip:{write(tmp_path / 'desk.wav', as_samples(sentence(0)))}"
+    desk.listener.follow(SESSION | {"sid": OTHER_SID})
+    desk.hear(1)
+    desk.listener.follow(NO_SESSION)
+    desk.ears[1].join(10)
+    assert [ear.is_alive() for ear in desk.ears] == [True, False]
+    assert desk.light.is_lit
+    os.close(os.open(pipe, os.O_WRONLY))
+    until(lambda: not desk.light.is_lit)
+
+
+@pytest.fixture
+def pins() -> Iterator[MockFactory]:
+    factory = MockFactory()
+    gpiozero.Device.pin_factory = factory
+    yield factory
+    factory.reset()
+    gpiozero.Device.pin_factory = None
+
+
+def config_of(tmp_path: Path, pin: int) -> NodeConfig:
+    clip = write(tmp_path / "desk.wav", as_samples(noise("fan", 1)))
+    return NodeConfig(
+        institution="uni", room="r", desk="d", broker_host="b", microphone=f"clip:{clip}", microphone_light_pin=pin
+    )  # fmt: skip
+
+
+def test_f033_a_lamp_on_its_pin_is_lit_while_a_session_listens(
+    desk: Desk, pins: MockFactory, tmp_path: Path
+) -> None:
+    """Also after a process that died with its lamp lit."""
+    lamp = pins.pin(22)
+    lamp.function, lamp.state = "output", True
+    listener = Listener(desk, SystemClock(), ears_of(config_of(tmp_path, 22), SystemClock()))
+    assert not lamp.state
+    listener.follow(SESSION)
+    until(lambda: lamp.state)
+    listener.follow(NO_SESSION)
+    until(lambda: not lamp.state)
+
+
+def test_f033_without_the_lamp_that_it_should_have_the_microphone_stays_shut(
+    desk: Desk, pins: MockFactory, tmp_path: Path
+) -> None:
+    listener = Listener(desk, desk.clock, ears_of(config_of(tmp_path, 99), desk.clock))
+    listener.follow(SESSION)
+    listener.step()
+    assert "light's pin 99 cannot be driven" in (desk.problem() or "")
+
+
 OPENED = """
 import json, sys
 opened = []
@@ -255,10 +331,12 @@ sys.addaudithook(lambda name, given: opened.append(str(given[0])) if name == "op
 from pathlib import Path
 from appliance.clock import SystemClock
 from appliance.inference import process
-from appliance.inference.listening import Listener, ear_of
+from appliance.config import NodeConfig
+from appliance.inference.listening import Listener, ears_of
 class Deaf:
     def send(self, message): return True
-listener = Listener(Deaf(), SystemClock(), lambda: ear_of(sys.argv[1], SystemClock()))
+config = NodeConfig(institution="uni", room="r", desk="d", broker_host="b", microphone=sys.argv[1])
+listener = Listener(Deaf(), SystemClock(), ears_of(config, SystemClock()))
 for session in json.loads(sys.argv[2]):
     listener.follow({"sid": None})
     listener.follow(session)
