@@ -66,6 +66,13 @@ def test_face_in_the_shade_is_dark_however_bright_the_room() -> None:
     assert assess(spoiled(picture), (260, 100, 400, 240)) == "dark"
 
 
+def test_a_face_that_was_found_may_be_darker_than_a_room_in_which_none_was() -> None:
+    """So that skin of every tone is read in the same light; "nobody" takes more of it."""
+    dim = spoiled(desk() * 0.25)
+    assert assess(dim, (260, 100, 400, 240)) == "good"
+    assert assess(dim) == "dark"
+
+
 def test_face_partly_outside_the_picture_is_assessed_by_what_is_there() -> None:
     assert assess(spoiled(desk()), (-50, -20, 90, 120)) == "good"
     assert assess(spoiled(desk()), (700, 400, 800, 500)) == "good"
