@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.clock import Clock
 from appliance.config import NodeConfig
-from appliance.errors import BadConfig, ModelMissing
+from appliance.errors import BadConfig, ModelMissing, ModelsDiffer
 from appliance.inference.accommodations import accommodated
 from appliance.inference.reports import Reports
 from appliance.inference.rules import SOUND_RULES, Rule, with_levels
@@ -50,8 +50,8 @@ class Listener:
     """Follows the camera's sessions; `step` is quick, whatever the microphone does."""
 
     def __init__(self, link: Speaker, clock: Clock, open_ear: Callable[[], Ear]) -> None:
-        """`open_ear` gives a running ear and is only called where voices are listened for; raises ModelMissing or
-        BadConfig where that cannot be."""
+        """`open_ear` gives a running ear and is only called where voices are listened for; raises ModelMissing,
+        ModelsDiffer or BadConfig where that cannot be."""
         self._link = link
         self._clock = clock
         self._open_ear = open_ear
@@ -75,7 +75,7 @@ class Listener:
         try:
             self._ear = self._open_ear()
             log.info("listening.began sid=%s", self._sid)
-        except (ModelMissing, BadConfig) as error:
+        except (ModelMissing, ModelsDiffer, BadConfig) as error:
             # The picture is looked at all the same.
             log.error("listening.refused reason=%s hint=%s", error, error.hint)
             self._problem = str(error)
@@ -158,8 +158,11 @@ def ear_of(microphone: str, light: Light, clock: Clock) -> Ear:
     from appliance.inference.ear import Ear
     from appliance.inference.microphone import Microphone
     from appliance.inference.voice_network import load_voice_network
+    from appliance.inference.voice_selftest import check
 
+    network = load_voice_network()
+    check(network)
     stop = threading.Event()
-    ear = Ear(Microphone(microphone, light, stop, clock), load_voice_network(), clock, stop)
+    ear = Ear(Microphone(microphone, light, stop, clock), network, clock, stop)
     ear.start()
     return ear
