@@ -76,6 +76,11 @@ class Decisions:
         decided = self.approved_at or self.held_reason or self.discarded_at or self.set_aside_at
         return self.manifest_sha256 is not None and self.manifest_problem is None and decided is None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do or to decide."""
+        return bool(self.synced_at or self.discarded_at or self.set_aside_at or self.start_refused)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenObservation:

@@ -93,7 +93,19 @@ class LiveRoom:
         self.sessions[decisions.sid] = (desk, decisions)
         if decisions.ended_at or decisions.set_aside_at or decisions.start_refused:
             self.names.pop(decisions.sid, None)
+        self._forget_over(desk)
         self._touch(desk)
+
+    def _forget_over(self, desk: str) -> None:
+        """What is over and has a successor at its desk lives on in the database alone, without its observations."""
+        own = [decisions for at, decisions in self.sessions.values() if at == desk]
+        newest = max(own, key=lambda decisions: decisions.started_at)
+        live = self.desks[desk]
+        for decisions in own:
+            if decisions.is_over and decisions is not newest:
+                del self.sessions[decisions.sid]
+                live.observations.pop(decisions.sid, None)
+                live.started_wall.pop(decisions.sid, None)
 
     def current(self, desk: str) -> Decisions | None:
         """The desk's newest session that nobody has set aside."""
@@ -142,7 +154,7 @@ class LiveRoom:
         if not status.camera_open:
             live.jpeg = None  # nothing of the candidate stays on the page once the camera is closed (F118)
         for report in status.sessions:
-            if report.sid not in live.started_wall:
+            if report.sid in self.sessions and report.sid not in live.started_wall:
                 began = parse_utc(status.at) - timedelta(seconds=report.duration_90k / TICKS_PER_S)
                 live.started_wall[report.sid] = utc_text(began)
             self._close_orphans(live.observations.get(report.sid, {}), report.epoch)
@@ -155,7 +167,9 @@ class LiveRoom:
                 item.report = item.report.model_copy(update={"phase": "closed"})
 
     def take_observation(self, desk: str, sid: str, number: int, report: ObservationReport) -> None:
-        """A resend replaces the same number; the review stays."""
+        """A resend replaces the same number; the review stays. Of a session that is forgotten nothing is kept."""
+        if sid not in self.sessions:
+            return
         live = self.desks[desk]
         seen = live.observations.setdefault(sid, {})
         if number in seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from appliance.card import LABELS, NO_CARD, Card
 from appliance.clock import parse_utc
 from appliance.protocol import ObservationMessage, ObservationReport
+from appliance.room.desk import Decisions
 from tests.sessions import CARD
 from tests.unit.test_room_kit import (
     Browser,
@@ -19,6 +21,7 @@ from tests.unit.test_room_kit import (
     make_kit,
     start,
 )
+from tests.unit.test_store_builders import OTHER_SID
 
 GONE = ObservationReport(
     kind="nobody_at_desk", words="nobody at the desk", phase="opened", start_90k=0, end_90k=None,
@@ -144,3 +147,28 @@ def test_what_a_killed_camera_process_left_open_ends_with_it(kit: Kit) -> None:
     assert proctor.get("/api/desks/d1").json()["observations"][0]["closed"] is False
     kit.hear("d1", kit.status("d1", kit.report(sid, epoch=1)))
     assert proctor.get("/api/desks/d1").json()["observations"][0]["closed"] is True
+
+
+OVER = {"synced_at": "2026-11-22T11:00:00.000Z"}
+WAITS = {"manifest_sha256": "ab" * 32, "held_reason": "the board decides"}
+
+
+@pytest.mark.parametrize(("decided", "stays"), [(OVER, False), (WAITS, True)], ids=["over", "control: held"])
+def test_a_session_that_is_over_leaves_memory_when_the_next_one_begins(
+    kit: Kit, decided: dict[str, str], stays: bool
+) -> None:
+    """With its observations, also those that come late; the database keeps what was decided."""
+    _, sid = recording(kit)
+    live = kit.room.live
+    seen = live.desks["d1"]
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=GONE))
+    _, first = live.sessions[sid]
+    live.put_session("d1", replace(first, ended_at="2026-11-22T10:00:00.000Z", **decided))
+    assert (set(live.sessions), set(seen.observations)) == ({sid}, {sid}), "the newest of its desk"
+    live.put_session("d1", Decisions(OTHER_SID, "C-2", "2036-11-22T12:00:00.000Z"))
+    live.put_session("d2", Decisions("e" * 32, "C-3", "2026-11-22T08:00:00.000Z", **OVER))
+    kit.hear("d1", kit.status("d1", kit.report(sid)))
+    kit.hear("d1", ObservationMessage(sid=sid, number=2, observation=GONE))
+    assert set(live.sessions) - {OTHER_SID, "e" * 32} == ({sid} if stays else set())
+    assert {number for of in seen.observations.values() for number in of} == ({1, 2} if stays else set())
+    assert set(seen.started_wall) == ({sid} if stays else set())
