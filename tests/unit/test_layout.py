@@ -14,7 +14,7 @@ PARTS = ("camera", "inference", "sync", "room", "archive")
 SHARED = {
     "evf", "store", "evidence",
     "errors", "clock", "config", "policy", "protocol", "service", "hardening", "trust", "frames", "local_link",
-    "one_thread", "picture_quality", "card", "tls", "timecode", "command_line", "reading",
+    "light", "one_thread", "picture_quality", "card", "tls", "timecode", "command_line", "reading",
     "__version__",
 }  # fmt: skip
 MOST_LINES = 400
