@@ -104,8 +104,8 @@ bench: packages-bench setup build/face-mesh/.ready
 # --- the eyes' network, made anew (training/README.md); some hours on two cores --------------------------------------------
 
 TRAINING := build/training
-IDENTITIES ?= 6000
-EPOCHS ?= 24
+IDENTITIES ?= 8200
+EPOCHS ?= 40
 
 $(TRAINING)/.ready: training/requirements.lock training/heads.lock requirements.lock models.lock | $(BIN)/pip
 	@mkdir -p $(TRAINING)

@@ -48,7 +48,7 @@ def bench(clip: Path) -> dict[str, object]:
         for _, frame in clip_frames(clip)
     ]
     models = load_models()
-    networks = [network for network in (models.detector, models.landmarks, models.iris) if network]
+    networks = [network for network in (models.detector, models.landmarks, models.eyes) if network]
     runs = runs_of_frames(models, networks, frames)
     sides: dict[str, Callable[[], float]] = {
         "frame": lambda: track(models, frames),
@@ -149,9 +149,14 @@ def accuracy(data: Path) -> dict[str, object]:
         for row in _rows(data / "renders/labels.csv")
     ]
     head = np.array([_head_error(signals, row) for row, signals in renders])
+    gaze_offset_deg = float(np.median([_gaze_pitch_error(signals, row) for row, signals in renders]))
     gaze = np.array(
         [
-            _between(signals, float(row["gaze_yaw_from_camera"]), float(row["gaze_pitch_from_camera"]))
+            _between(
+                signals,
+                float(row["gaze_yaw_from_camera"]),
+                float(row["gaze_pitch_from_camera"]) + gaze_offset_deg,
+            )
             for row, signals in renders
         ]
     )
@@ -173,10 +178,14 @@ def accuracy(data: Path) -> dict[str, object]:
         "gaze_yaw_sign_right": _sign(
             [(float(r["gaze_yaw_from_camera"]), s.gaze_yaw_deg) for r, s in renders], beyond_deg=10.0
         ),
+        "gaze_pitch_offset_deg": round(gaze_offset_deg, 2),
         "gaze_mean_error_deg": round(float(gaze.mean()), 2),
         "gaze_median_error_deg": round(float(np.median(gaze)), 2),
+        "gaze_90_percent_deg": round(float(np.percentile(gaze, 90)), 2),
         "gaze_worst_error_deg": round(float(gaze.max()), 2),
         "photos_at_lens": len(at_lens),
+        "photos_at_lens_yaw_within_10_deg": sum(abs(s.gaze_yaw_deg or 0.0) <= 10 for s in at_lens),
+        "photos_at_lens_yaw_spread_deg": round(float(np.std([s.gaze_yaw_deg or 0.0 for s in at_lens])), 2),
         "photos_at_lens_gaze_mean_error_deg": round(float(lens.mean()), 2),
         "errors_within_uncertainty": round(float((errors <= unsure).mean()), 2),
         "uncertainty_against_error_correlation": round(float(np.corrcoef(errors, unsure)[0, 1]), 2),
@@ -201,6 +210,14 @@ def _head_error(signals: Signals, row: dict[str, str]) -> tuple[float, float, fl
         yaw - float(row["head_yaw_from_camera"]),
         pitch - float(row["head_pitch_from_camera"]),
         roll - float(row["head_roll"]),
+    )
+
+
+def _gaze_pitch_error(signals: Signals, row: dict[str, str]) -> float:
+    return (
+        0.0
+        if signals.gaze_pitch_deg is None
+        else signals.gaze_pitch_deg - float(row["gaze_pitch_from_camera"])
     )
 
 

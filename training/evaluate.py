@@ -19,12 +19,12 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from appliance.inference import head_pose
+from appliance.inference.eye_crops import ANGLE_UNIT_DEG, EyeCrops, cut_eyes
 from appliance.inference.face import find_faces
 from appliance.inference.inspect import read_picture
 from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import FACE_DETECTION, FACE_LANDMARK, load
 from training.dataset import CROP_STEPS, read_shards
-from training.eye_crops import ANGLE_UNIT_DEG, EyeCrops, cut_eyes
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from training.eye_crops import CROP_PX, POSE_NUMBERS
+from appliance.inference.eye_crops import CROP_PX, POSE_NUMBERS
 
 EYE_NUMBERS = 64
 FIRST_LOG_DEG = 2.5  # 12 degrees, before anything is learned

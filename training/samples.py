@@ -12,11 +12,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from appliance.inference import head_pose
+from appliance.inference.eye_crops import EyeCrops, cut_eyes
 from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import Region, find_landmarks, region_of_points
 from appliance.one_thread import stay_in_one_thread
 from training import eyes, heads, scene
-from training.eye_crops import EyeCrops, cut_eyes
 from training.makehuman import MakeHuman
 from training.spoil import spoil, wear_glasses
 

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from appliance.inference.eye_crops import ANGLE_UNIT_DEG, CROP_PX, POSE_NUMBERS
 from training.dataset import CROP_STEPS, read_shards
-from training.eye_crops import ANGLE_UNIT_DEG, CROP_PX, POSE_NUMBERS
 from training.network import EYE_NUMBERS, eye_tower, for_training, head_layers
 
 BATCH = 256

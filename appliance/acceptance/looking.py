@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from appliance.acceptance.script import Side
 from appliance.camera.source import Frame
 from appliance.clock import Clock
-from appliance.inference.gaze import EYES
+from appliance.inference.eye_crops import CORNERS
 from appliance.inference.observations import Observation, ObservationPolicy, upward_deviation_deg
 from appliance.inference.pace import Pace
 from appliance.inference.rules import ANGLE_KINDS, DEFAULT_RULES, KINDS
@@ -34,7 +34,7 @@ class Sample:
 
 def eye_distance_px(points: NDArray[np.float32]) -> float:
     """Between the middles of both eyes, each halfway between its corners, of a face with (468, 3) points."""
-    first, second = (points[corners, :2].mean(axis=0) for *corners, _mirrored in EYES)
+    first, second = (points[list(corners), :2].mean(axis=0) for corners in CORNERS)
     return float(np.hypot(*(second - first)))
 
 

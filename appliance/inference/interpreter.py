@@ -31,20 +31,28 @@ except ImportError:
 
 
 class Network:
-    """A loaded model whose input is one square RGB image; `invocations` counts its runs."""
+    """A loaded model: one square RGB image in, or several tensors; `invocations` counts its runs."""
 
-    def __init__(self, content: bytes, outputs: Sequence[str], input_range: tuple[float, float]) -> None:
-        """`outputs` names the tensors that `run` returns, in that order.
+    def __init__(
+        self,
+        content: bytes,
+        outputs: Sequence[str],
+        input_range: tuple[float, float] = (0.0, 1.0),
+        inputs: Sequence[str] = (),
+    ) -> None:
+        """`outputs` names the tensors that a run returns, in that order, `inputs` those that `run_tensors` takes.
 
-        `input_range` is what 0..255 maps to.
+        `input_range` is what 0..255 of a picture maps to.
         """
         # One thread: on a node the other cores belong to the camera, which must never wait.
         with _native_words_aside():
             self._interpreter = Interpreter(model_content=content, num_threads=1)
             self._interpreter.allocate_tensors()
-        given = self._interpreter.get_input_details()[0]
-        self._input: int = given["index"]
-        self.input_size: int = int(given["shape"][1])
+        given = self._interpreter.get_input_details()
+        self._input: int = given[0]["index"]
+        self.input_size: int = int(given[0]["shape"][1])
+        input_of = {detail["name"]: detail["index"] for detail in given}
+        self._inputs = [input_of[name] for name in inputs]
         index_of = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
         self._outputs = [index_of[name] for name in outputs]
         low, high = input_range
@@ -59,6 +67,15 @@ class Network:
             tensor += self._offset
         # The runtime refuses to run while somebody still holds a view of its memory.
         del tensor
+        return self._outputs_of_a_run()
+
+    def run_tensors(self, *tensors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Outputs for tensors of the model's own shapes, in the order of `inputs`; each flattened to one axis."""
+        for index, values in zip(self._inputs, tensors, strict=True):
+            self._interpreter.set_tensor(index, values)
+        return self._outputs_of_a_run()
+
+    def _outputs_of_a_run(self) -> list[NDArray[np.float32]]:
         self.invoke()
         return [self._interpreter.get_tensor(index).reshape(-1) for index in self._outputs]
 

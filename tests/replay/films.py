@@ -146,6 +146,8 @@ FILMS: dict[str, list[Part]] = {
         _head(29, 8), _head(12, 5), _head(16, 8), _head(12, 5), _head(32, 8), _head(12, 5),
     ],
 }  # fmt: skip
+# From one clip to the next everything moves, as when a camera is turned; here nobody turns one.
+CUT_TOGETHER = frozenset(FILMS) - {"person_sits_still", "person_moves", "camera_is_turned_and_hangs"}
 
 
 def of_clip(path: Path) -> list[Part]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.inference.models import ALLOWED, load_models
@@ -20,11 +21,12 @@ from tests.replay import films, traces
 from tests.scenes import Image
 
 
-def signals_of(pictures: Iterable[Image]) -> Iterator[Signals]:
-    """What a node would read from a film at RATE_HZ."""
+def signals_of(pictures: Iterable[Image], one_camera: bool = True) -> Iterator[Signals]:
+    """What a node would read from a film at RATE_HZ; without `one_camera`, where it stands is left out."""
     watch = Watch(load_models())
     for number, picture in enumerate(pictures):
-        yield watch.process(picture, traces.START_NS + round(number * 1e9 / films.RATE_HZ))
+        signals = watch.process(picture, traces.START_NS + round(number * 1e9 / films.RATE_HZ))
+        yield signals if one_camera else replace(signals, moved=None, in_place_percent=None)
 
 
 def record(name: str, film: list[films.Part]) -> None:
@@ -34,7 +36,7 @@ def record(name: str, film: list[films.Part]) -> None:
         "rate_hz": films.RATE_HZ,
         "models": {model.file: model.sha256[:16] for model in ALLOWED},
     }
-    path = traces.write(name, about, signals_of(films.frames(film)))
+    path = traces.write(name, about, signals_of(films.frames(film), name not in films.CUT_TOGETHER))
     print(f"{name}: {path.stat().st_size} bytes")
     show(name)
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from appliance.inference.eye_crops import ANGLE_UNIT_DEG, CORNERS, CROP_MM, CROP_PX, LIDS, cut_eyes
 from tests.unit.test_inference_geometry import HEIGHT, WIDTH, pose, seen, turned
-from training.eye_crops import ANGLE_UNIT_DEG, CORNERS, CROP_MM, CROP_PX, LIDS, cut_eyes
 
 
 def face_with_eyes(turn: np.ndarray, openness: float = 0.3) -> np.ndarray:

@@ -39,8 +39,8 @@ def test_missing_wheel_names_the_command_to_install_it(monkeypatch: pytest.Monke
 
 def test_gaze_off_does_not_load_its_model() -> None:
     """F042: below the switch there is no model, not an unused one."""
-    assert load_models(gaze=False).iris is None
-    assert load_models(gaze=True).iris is not None
+    assert load_models(gaze=False).eyes is None
+    assert load_models(gaze=True).eyes is not None
 
 
 def test_only_allowed_models_and_none_describes_a_person() -> None:
@@ -48,7 +48,7 @@ def test_only_allowed_models_and_none_describes_a_person() -> None:
     assert [model.file for model in ALLOWED] == [
         "face_detection_full_range_sparse.tflite",
         "face_landmark.tflite",
-        "iris_landmark.tflite",
+        "eyes.tflite",
     ]
     for model in ALLOWED:
         assert model.says

@@ -385,4 +385,4 @@ def test_f042_models_loaded_by_the_switches(face: str, gaze: str, models: int) -
     )  # fmt: skip
     loaded = run.stdout.split()
     assert len(loaded) == models
-    assert ("iris_landmark.tflite" in loaded) is (gaze == "1")
+    assert ("eyes.tflite" in loaded) is (gaze == "1")

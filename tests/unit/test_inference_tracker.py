@@ -100,7 +100,7 @@ def test_dark_room_is_unassessable(models: Models, person: list[np.ndarray]) -> 
     assert (signals.assessable, signals.quality) == (False, "dark")
 
 
-def test_without_the_iris_model_there_is_no_gaze(person: list[np.ndarray]) -> None:
+def test_without_the_eyes_model_there_is_no_gaze(person: list[np.ndarray]) -> None:
     """F042: gaze off, face on."""
     signals = Tracker(load_models(gaze=False)).process(person[0], 0)
     assert signals.faces == 1

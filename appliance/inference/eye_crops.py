@@ -1,6 +1,6 @@
 """What the eyes' network is shown: both eyes cut out level and to scale, the head's direction, how open the lids are.
 
-Pure. Moves to appliance/inference with the network, so that it learns from exactly what it will be shown.
+Pure; in training and on desks, so that the network learned from exactly what it is shown.
 """
 
 from __future__ import annotations
