@@ -1,4 +1,5 @@
-"""How often the gaze is too uncertain to be used, by the pixels between the eyes: labelled pictures shrunk in steps.
+"""What the pixels between the eyes are worth: labelled pictures shrunk in steps, how often the gaze is too uncertain to
+be used, and how far off in yaw nine of ten renders are at the most.
 
     python -m bench.eye_distance ../shared/data
 
@@ -18,21 +19,25 @@ from appliance.acceptance.looking import eye_distance_px
 from appliance.inference.inspect import read_picture
 from appliance.inference.models import Models, load_models
 from appliance.inference.observations import MAX_GAZE_UNCERTAINTY_DEG
+from appliance.inference.signals import Signals
 from appliance.inference.tracker import Tracker
 
-DISTANCES_PX = (80, 60, 50, 40, 35, 30, 25, 20)
+DISTANCES_PX = (60, 50, 40, 35, 30, 25, 20, 16)
 SIZE_PX = (640, 360)
 # A picture is never enlarged by more than this.
 MOST_ZOOM = 1.15
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Renders, then photos labelled as looking into the lens."""
+def pictures(folder: Path) -> list[tuple[Path, float | None]]:
+    """Renders with the yaw of their gaze, then photos labelled as looking into the lens."""
     with (folder / "renders/labels.csv").open() as rows:
-        found = [folder / "renders/images" / row["file"] for row in csv.DictReader(rows)]
+        found: list[tuple[Path, float | None]] = [
+            (folder / "renders/images" / row["file"], float(row["gaze_yaw_from_camera"]))
+            for row in csv.DictReader(rows)
+        ]
     with (folder / "labels.csv").open() as rows:
         labelled = [row for row in csv.DictReader(rows) if row["file"].startswith("images/")]
-    return found + [folder / row["file"] for row in labelled if row["eyes"] == "camera"]
+    return found + [(folder / row["file"], None) for row in labelled if row["eyes"] == "camera"]
 
 
 def shrunk(image: np.ndarray, zoom: float) -> np.ndarray:
@@ -47,11 +52,11 @@ def shrunk(image: np.ndarray, zoom: float) -> np.ndarray:
     return np.ascontiguousarray(whole[top : top + height, left : left + width])
 
 
-def unsure(models: Models, image: np.ndarray) -> dict[int, bool]:
-    """By distance: whether the gaze is too uncertain; without those at which no gaze is read."""
+def readings(models: Models, image: np.ndarray) -> dict[int, Signals]:
+    """By distance: what is read; without those at which no gaze is."""
     tracker = Tracker(models)
     tracker.process(image, 0)
-    found: dict[int, bool] = {}
+    found: dict[int, Signals] = {}
     if tracker.points is None:
         return found
     for distance_px in DISTANCES_PX:
@@ -59,18 +64,21 @@ def unsure(models: Models, image: np.ndarray) -> dict[int, bool]:
         if zoom <= MOST_ZOOM:
             signals = Tracker(models).process(shrunk(image, zoom).astype(np.uint8), 0)
             if signals.gaze_uncertainty_deg is not None:
-                found[distance_px] = signals.gaze_uncertainty_deg > MAX_GAZE_UNCERTAINTY_DEG
+                found[distance_px] = signals
     return found
 
 
 def main(folder: Path) -> None:
     """Print a line a distance."""
     models = load_models()
-    readings = [unsure(models, read_picture(file)) for file in pictures(folder)]
+    read = [(readings(models, read_picture(file)), yaw_deg) for file, yaw_deg in pictures(folder)]
     for distance_px in DISTANCES_PX:
-        told = [reading[distance_px] for reading in readings if distance_px in reading]
+        told = [(of[distance_px], yaw_deg) for of, yaw_deg in read if distance_px in of]
+        unsure = sum((each.gaze_uncertainty_deg or 0.0) > MAX_GAZE_UNCERTAINTY_DEG for each, _ in told)
+        off_deg = [abs((each.gaze_yaw_deg or 0.0) - yaw_deg) for each, yaw_deg in told if yaw_deg is not None]
         print(
-            f"{distance_px:>3} px: too uncertain in {sum(told):>2} of {len(told)} pictures, {np.mean(told):.0%}"
+            f"{distance_px:>3} px: too uncertain in {unsure:>2} of {len(told)} pictures, {unsure / len(told):.0%};"
+            f" nine of ten of {len(off_deg)} renders within {np.percentile(off_deg, 90):.1f} degrees of yaw"
         )
 
 

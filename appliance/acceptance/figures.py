@@ -20,11 +20,11 @@ from appliance.inference.signals import Signals
 
 # A head turned further shows the distance between its eyes shortened by more than 6 %.
 FRONTAL_DEG = 20.0
-# Part of 55 to 58 pictures whose gaze is too uncertain to be used, by pixels between the eyes
-# (`python -m bench.eye_distance`, 36 renders and 22 photos, shrunk; clean pictures, so a camera's noise comes on top).
-UNSURE_AT_PX = {50: 0.05, 40: 0.09, 35: 0.11, 30: 0.22, 25: 0.40, 20: 0.69}
-# From here on it grows.
-NEAR_ENOUGH_PX = 40
+# Within how many degrees of yaw nine of ten renders are read, by pixels between the eyes
+# (`python -m bench.eye_distance`; clean pictures, so a camera's noise comes on top).
+YAW_WITHIN_DEG_AT_PX = {50: 4.8, 40: 4.8, 35: 5.5, 30: 5.5, 25: 5.7, 20: 6.0, 16: 7.1}
+# The eyes' network learned from 26 on.
+NEAR_ENOUGH_PX = 30
 # Leaves a look of 6 s its dwell of 4 s.
 USABLE_SHARE = 0.67
 # Of the rate that is set. Below one a second the room calls it a fault.
@@ -95,12 +95,13 @@ def _of_eyes(eyes: Eyes) -> list[str]:
         return ["no face that looks at the camera was followed: point the camera at the seat"]
     if eyes.median_px >= NEAR_ENOUGH_PX:
         return []
-    like_px = max((px for px in UNSURE_AT_PX if px <= eyes.median_px), default=min(UNSURE_AT_PX))
-    near_px = max(UNSURE_AT_PX)
+    within_deg = YAW_WITHIN_DEG_AT_PX
+    like_px = max((px for px in within_deg if px <= eyes.median_px), default=min(within_deg))
+    near_px = max(within_deg)
     return [
-        f"the eyes are {eyes.median_px:.0f} pixels apart; at {like_px} the gaze was too uncertain to be used in "
-        f"{UNSURE_AT_PX[like_px]:.0%} of the pictures measured, at {near_px} in {UNSURE_AT_PX[near_px]:.0%}: "
-        "bring the camera nearer"
+        f"the eyes are {eyes.median_px:.0f} pixels apart; at {like_px} nine of ten gazes of clean pictures were "
+        f"right to {within_deg[like_px]} degrees to the side, at {near_px} to {within_deg[near_px]}: bring the camera "
+        "nearer"
     ]
 
 
