@@ -6,6 +6,7 @@ and exits 70.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -70,6 +71,8 @@ def run_service(name: str, body: Callable[[threading.Event], None]) -> int:
     try:
         _begin_log()
         protect_memory(name)
+        # What was imported lives as long as the process; without it a look for garbage takes a few milliseconds.
+        gc.freeze()
         body(stop)
         notify("STOPPING=1")
     except (ApplianceError, EvfError) as error:

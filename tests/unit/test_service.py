@@ -131,3 +131,10 @@ def test_a_body_that_does_not_look_at_stop_is_not_cut_off() -> None:
         assert process.stdout.read() == "done\n"
     assert time.monotonic() - begun < 10
     assert process.returncode == 0
+
+
+def test_a_look_for_garbage_leaves_out_what_was_imported() -> None:
+    code, said = ended("import gc; print(gc.get_freeze_count(), len(gc.get_objects()), file=sys.stderr)")
+    assert code == 0
+    left_out, looked_at = map(int, said[-1].split())
+    assert left_out > 10 * looked_at
