@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import gpiozero
 import pytest
+from gpiozero.pins.mock import MockFactory
 
 from tests.storages import S3Server, running_storage
 
@@ -21,3 +23,13 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """`rclone serve s3`, as the demo uses it."""
     with running_storage("rclone", tmp_path_factory.mktemp("rclone")) as server:
         yield server
+
+
+@pytest.fixture
+def pins() -> Iterator[MockFactory]:
+    """gpiozero's own stand-ins for a board's pins: the hardware's edge."""
+    factory = MockFactory()
+    gpiozero.Device.pin_factory = factory
+    yield factory
+    factory.reset()
+    gpiozero.Device.pin_factory = None

@@ -67,15 +67,11 @@ FACE_MM = np.array(
 
 @dataclass(frozen=True)
 class HeadPose:
-    """Angles in degrees, `turn` (3, 3) from the average face to a camera pointed at this head, and the scale
-
-    there.
-    """
+    """Angles in degrees, and the scale at the head."""
 
     yaw_deg: float
     pitch_deg: float
     roll_deg: float
-    turn: NDArray[np.float64]
     pixels_per_mm: float
 
 
@@ -98,9 +94,7 @@ def estimate(points: NDArray[np.float32], width: int, height: int) -> HeadPose |
         return None
     turn = aimed_at(place[:, 0].astype(np.float64, copy=False)) @ cv2.Rodrigues(rotation)[0]
     yaw, pitch = direction_deg(turn @ np.array([0.0, 0.0, -1.0]))
-    return HeadPose(
-        yaw, pitch + PITCH_ZERO_DEG, _roll_deg(turn, yaw, pitch), turn, focal / float(place[2, 0])
-    )
+    return HeadPose(yaw, pitch + PITCH_ZERO_DEG, _roll_deg(turn, yaw, pitch), focal / float(place[2, 0]))
 
 
 def direction_deg(vector: NDArray[np.float64]) -> tuple[float, float]:

@@ -5,14 +5,13 @@ Runs when a microphone is to be opened, and as a part of `invigil node selftest`
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.errors import ModelMissing, ModelsDiffer
-from appliance.inference.voice_network import PIECE_SAMPLES, RATE_HZ, VOICE, VoiceNetwork, load_voice_network
+from appliance.errors import ModelsDiffer
+from appliance.inference.voice_network import PIECE_SAMPLES, RATE_HZ, VOICE, VoiceNetwork
 
 # It remembers what it heard, so a small difference grows from piece to piece: a noise of 3 of 32,768 steps changes
 # 0.25. What another right processor changes was not measured.
@@ -26,33 +25,12 @@ GOLDEN = (
     0.0301, 0.1015, 0.0401, 0.0325, 0.0197, 0.0121, 0.0119, 0.0263, 0.0245, 0.0170, 0.0080, 0.0098,
 )
 # fmt: on
-_PIECES = len(GOLDEN)
-
-
-@dataclass(frozen=True)
-class VoiceReading:
-    """Largest difference of any piece, and the time that a piece of 32 ms takes."""
-
-    difference: float
-    run_ms: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether it hears what it should."""
-        return self.difference <= TOLERANCE
-
-    def in_words(self) -> str:
-        """A line for a terminal."""
-        word = "ok" if self.agrees else "other numbers than the golden ones"
-        return (
-            f"{VOICE.file:<40} {VOICE.sha256[:12]}  {self.run_ms:6.2f} ms"
-            f"  difference {self.difference:.1e} of {TOLERANCE:.0e}  {word}"
-        )
+PIECES = len(GOLDEN)
 
 
 def drawn_voice() -> NDArray[np.int16]:
     """Half a second of silence, then a hum with the resonances of a vowel, at 16 kHz, in whole numbers alone."""
-    n = np.arange(_PIECES * PIECE_SAMPLES, dtype=np.int64)
+    n = np.arange(PIECES * PIECE_SAMPLES, dtype=np.int64)
     sound = np.zeros_like(n)
     for hz in range(130, 3800, 130):
         loud = 24 * (hz < 390) + 64 * max(0, 400 - abs(hz - 600)) // 400
@@ -63,29 +41,19 @@ def drawn_voice() -> NDArray[np.int16]:
     return np.clip(sound * swelling // 8000, -32768, 32767).astype(np.int16)
 
 
-def read(network: VoiceNetwork) -> VoiceReading:
-    """Let it hear the drawn voice from the beginning; it has forgotten all afterwards."""
+def difference(network: VoiceNetwork) -> float:
+    """Largest of any piece when it hears the drawn voice from the beginning; it has forgotten all afterwards."""
     network.forget()
-    pieces = drawn_voice().reshape(_PIECES, PIECE_SAMPLES).astype(np.float32) / np.float32(32768)
-    begun_ns = time.perf_counter_ns()
+    pieces = drawn_voice().reshape(PIECES, PIECE_SAMPLES).astype(np.float32) / np.float32(32768)
     heard = np.array([network.hear(piece) for piece in pieces])
-    run_ms = (time.perf_counter_ns() - begun_ns) / 1e6 / _PIECES
     network.forget()
     found = float(np.abs(heard - np.array(GOLDEN)).max())
-    return VoiceReading(found if np.isfinite(found) else np.inf, run_ms)
-
-
-def self_test() -> VoiceReading | str:
-    """What it hears here; in words why it cannot be tried."""
-    try:
-        return read(load_voice_network())
-    except ModelMissing as error:
-        return f"{VOICE.file:<40} cannot be tried: {error}"
+    return found if math.isfinite(found) else math.inf
 
 
 def check(network: VoiceNetwork) -> None:
     """Raises ModelsDiffer unless it hears what it should."""
-    if not read(network).agrees:
+    if difference(network) > TOLERANCE:
         raise ModelsDiffer(
             "this desk's processor hears other numbers than the network for voices was measured with",
             f"see `invigil node selftest`: {VOICE.file}",

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Self
 
 import cv2
-import gpiozero
 import numpy as np
 import pytest
 from gpiozero.pins.mock import MockFactory
@@ -145,15 +144,6 @@ class StandIn:
     @property
     def fragments(self) -> list[Fragment]:
         return [item.fragment for item in self.items if isinstance(item, Captured)]
-
-
-@pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    factory = MockFactory()
-    gpiozero.Device.pin_factory = factory
-    yield factory
-    factory.reset()
-    gpiozero.Device.pin_factory = None
 
 
 def film(start_s: float, seconds: float) -> list[Step]:

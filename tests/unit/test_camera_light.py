@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import gpiozero
 import pytest
 from gpiozero.pins.mock import MockFactory
 
@@ -50,15 +49,6 @@ class Sensor:
     def close(self) -> None:
         self._touch("close")
         self.open_now = False
-
-
-@pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    factory = MockFactory()
-    gpiozero.Device.pin_factory = factory
-    yield factory
-    factory.reset()
-    gpiozero.Device.pin_factory = None
 
 
 def lit(pins: MockFactory) -> tuple[LitSource, Sensor]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import gpiozero
 import numpy as np
 import pytest
 from gpiozero.pins.mock import MockFactory
@@ -283,15 +282,6 @@ def test_f033_the_lamp_stays_lit_until_every_driver_has_let_go(desk: Desk, tmp_p
     assert desk.light.is_lit
     os.close(os.open(pipe, os.O_WRONLY))
     until(lambda: not desk.light.is_lit)
-
-
-@pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    factory = MockFactory()
-    gpiozero.Device.pin_factory = factory
-    yield factory
-    factory.reset()
-    gpiozero.Device.pin_factory = None
 
 
 def config_of(tmp_path: Path, pin: int) -> NodeConfig:
