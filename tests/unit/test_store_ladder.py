@@ -25,12 +25,12 @@ from appliance.store.space import required_bytes
 from appliance.store.view import RecordingView
 from tests.manual_clock import ManualClock
 from tests.troubled_disk import TroubledDisk
-from tests.unit.test_camera_capture import RATE_HZ, StandIn, pins
+from tests.unit.test_camera_capture import RATE_HZ, StandIn
 from tests.unit.test_camera_capture import film as seconds
 from tests.unit.test_camera_session import Bench, bench
 from tests.unit.test_store_builders import SID, new_session
 
-__all__ = ["bench", "pins"]
+__all__ = ["bench"]
 
 S = 90_000
 PLANNED_S = 7200.0
