@@ -229,6 +229,7 @@ class GrantRequest(Strict):
     """All files of a released session. The node asks again after each round until it is told that all are there."""
 
     sid: Sid
+    number: Count
     objects: tuple[ObjectFacts, ...] = Field(max_length=4096)
 
 
@@ -303,11 +304,12 @@ class Grant(Strict):
 
 
 class Grants(Strict):
-    """Answer to a GrantRequest, signed: what is there already, what may be sent, what was refused and why."""
+    """Answer to the GrantRequest of that number, signed: what is there, what may be sent, what was refused why."""
 
     room: Code
     desk: Code
     sid: Sid
+    number: Count
     issued: Utc
     present: tuple[ObjectName, ...] = ()
     grants: tuple[Grant, ...] = ()

@@ -156,6 +156,7 @@ class Setup:
             "room": ROOM,
             "desk": DESK,
             "sid": SID,
+            "number": request.number,
             "issued": utc_text(self.bench.clock.wall()),
             "present": present,
             "grants": [

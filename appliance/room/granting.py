@@ -96,6 +96,7 @@ class Granting:
                 "room": room.config.room,
                 "desk": desk,
                 "sid": request.sid,
+                "number": request.number,
                 "issued": room.now(),
                 "present": present,
                 "grants": grants,

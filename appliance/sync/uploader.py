@@ -129,7 +129,7 @@ class Upload:
         self._answer_timeout_s = ANSWER_TIMEOUT_S
         self._not_before = 0
         self._fruitless = 0
-        self._answered_issued = ""
+        self._number = 0
         self._moved = False
         self._forbidden = False
 
@@ -142,22 +142,26 @@ class Upload:
                 return None
             self._answer_timeout_s = min(2 * self._answer_timeout_s, MAX_ANSWER_TIMEOUT_S)
         self._asked_at = now
+        # Goes on after a restart: the answer to a question of before it is none to this one.
+        self._number = max(self._number + 1, now // 1_000_000)
         wanted = [item.facts for name, item in self.files.items() if name not in self.set_aside]
         # What is still to be sent comes first, should a session have more files than a request holds.
         wanted.sort(key=lambda facts: facts.name in self.there)
-        return GrantRequest(sid=self.sid, objects=tuple(wanted[:MAX_OBJECTS]))
+        return GrantRequest(sid=self.sid, number=self._number, objects=tuple(wanted[:MAX_OBJECTS]))
 
     def connection_lost(self) -> None:
         """A question under way may be lost; ask again."""
         self._asked_at = None
 
     def granted(self, grants: Grants, now: int) -> tuple[list[PutJob], list[Change]]:
-        """What to send for these grants. Raises StorageNotAllowed, and sends nothing, if any address is not allowed."""
+        """What to send for these grants. Raises StorageNotAllowed, and sends nothing, if any address is not allowed.
+
+        An answer that is late, to a question that was asked again since, would send once more what is there by now.
+        """
         if (grants.room, grants.desk, grants.sid) != self._place or self._asked_at is None:
             return [], []
-        if grants.issued == self._answered_issued:  # the broker delivered it twice
+        if grants.number != self._number:
             return [], []
-        self._answered_issued = grants.issued
         self._asked_at, self._answer_timeout_s = None, ANSWER_TIMEOUT_S
         wanted = [
             grant for grant in grants.grants if grant.name in self.files and grant.name not in self.set_aside

@@ -126,7 +126,7 @@ def test_the_manifest_goes_last_and_then_all_is_there(server: S3Server) -> None:
     session, storage = released(), storage_of(server)
     contents = {**FILES, "approval.json": session.release_bytes, "manifest.json": session.manifest_bytes}
     request = GrantRequest(
-        sid=SID, objects=tuple(offered(name, content) for name, content in contents.items())
+        sid=SID, number=1, objects=tuple(offered(name, content) for name, content in contents.items())
     )
     first = answer_request(request, session, storage)
     assert {grant.name for grant in first.grants} == set(contents) - {"manifest.json"}
@@ -143,7 +143,7 @@ def test_the_manifest_goes_last_and_then_all_is_there(server: S3Server) -> None:
 def test_a_file_altered_in_the_bucket_is_not_there(server: S3Server) -> None:
     session, storage = released(), storage_of(server)
     name = "video-0-0.evf"
-    request = GrantRequest(sid=SID, objects=(offered(name, FILES[name]),))
+    request = GrantRequest(sid=SID, number=1, objects=(offered(name, FILES[name]),))
     altered = b"SEGMENT ZERO"
     md5 = base64.b64encode(hashlib.md5(altered).digest()).decode()
     url, headers = storage.grant(session.key(name), md5, len(altered))
@@ -170,9 +170,11 @@ def test_nothing_is_granted_before_the_release(server: S3Server, tmp_path: Path)
                 lambda c: c.execute("SELECT release FROM sessions").fetchone()[0]
             )
             contents = {"manifest.json": manifest, "approval.json": release or b""}
-            kit.hear("d1", GrantRequest(sid=sid, objects=tuple(offered(n, contents[n]) for n in names)))
+            objects = tuple(offered(n, contents[n]) for n in names)
+            kit.hear("d1", GrantRequest(sid=sid, number=7, objects=objects))
             payload = [m for _, leaf, m in kit.sent if leaf is ToNode.GRANTS][-1]
             grants = Grants.model_validate(json.loads(payload)["body"])
+            assert grants.number == 7
             for grant in grants.grants:
                 assert put(grant.url, contents[grant.name], grant.headers) == 200
             return grants

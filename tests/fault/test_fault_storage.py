@@ -133,7 +133,8 @@ def test_a_broken_storage_is_tried_ever_more_rarely(outcome: Outcome, seconds: l
         asked.append(second)
         issued = utc_text(datetime.fromtimestamp(second, UTC))
         each_one = tuple(Grant(name=each.name, url=url, headers={}) for each in request.objects)
-        jobs, _ = upload.granted(Grants(room=ROOM, desk=DESK, sid=SID, issued=issued, grants=each_one), now)
+        answer = Grants(room=ROOM, desk=DESK, sid=SID, number=request.number, issued=issued, grants=each_one)
+        jobs, _ = upload.granted(answer, now)
         for job in jobs:
             upload.done(PutDone(SID, job.round_number, job.facts.name, outcome, "so"), now)
     assert asked == seconds

@@ -212,7 +212,8 @@ def _to_node(bench: Bench, process: SyncProcess, leaves: int) -> list[tuple[str,
     orders = [release, EndSession(sid=NODE_SID), bench.start("cd" * 16)]
     bodies = [json.loads(bench.command(order))["body"] for order in orders]
     grants = Grants.model_validate({
-        "room": ROOM, "desk": DESK, "sid": NODE_SID, "issued": at, "present": ["manifest.json"], "refused": {"x": "y"},
+        "room": ROOM, "desk": DESK, "sid": NODE_SID, "number": 1, "issued": at, "present": ["manifest.json"],
+        "refused": {"x": "y"},
         "grants": [{"name": "approval.json", "url": "https://s3.eu-west-1.storage.example/x", "headers": {"a": "b"}}],
     })  # fmt: skip
     witness = [

@@ -83,7 +83,7 @@ def messages() -> dict[type[Strict], list[dict[str, Any]]]:
         CheckpointMessage: [{"sid": SID, "first_index": 2, "leaves": ["A" * 43 + "="] * 3, "note": NOTE}],
         ObservationMessage: [{"sid": SID, "number": 1_000_001, "observation": report}],
         ManifestMessage: [{"sid": SID, "manifest": '{"body":{}}'}],
-        GrantRequest: [{"sid": SID, "objects": [facts, {**facts, "name": "manifest.json"}]}],
+        GrantRequest: [{"sid": SID, "number": 1, "objects": [facts, {**facts, "name": "manifest.json"}]}],
         WitnessMessage: [
             {"sid": SID, "size": 3, "cosignature": "— room/r AAAA\n", "refused": None},
             {"sid": SID, "size": 3, "cosignature": None, "refused": "log shrank"},

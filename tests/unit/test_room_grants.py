@@ -59,7 +59,7 @@ def everything() -> list[ObjectFacts]:
 
 
 def check(*objects: ObjectFacts) -> tuple[list[str], dict[str, str]]:
-    fitting, refused = check_objects(GrantRequest(sid=SID, objects=objects), released())
+    fitting, refused = check_objects(GrantRequest(sid=SID, number=1, objects=objects), released())
     return [facts.name for facts in fitting], refused
 
 

@@ -17,7 +17,8 @@ __all__ = ["setup"]
 def test_nothing_leaves_before_the_release(setup: Setup) -> None:
     """F122: no request, no byte, even for grants that the controller signed; the control is the release itself."""
     manifest = setup.certify()
-    unasked = setup.grants(GrantRequest(sid=SID, objects=(setup.segment_facts(),)))
+    question = GrantRequest(sid=SID, number=1, objects=(setup.segment_facts(),))
+    unasked = setup.grants(question)
     setup.give(unasked)
     assert setup.node.only(FromNode.GRANT_REQUEST, 100) == []
     assert setup.node.take(Hold(sid=SID, reason="talk first"))
@@ -26,10 +27,25 @@ def test_nothing_leaves_before_the_release(setup: Setup) -> None:
     setup.settle()
     assert (setup.node.sender.sent_bytes, setup.bucket.requests) == (0, [])
     assert setup.node.take(approval(manifest))
-    setup.request()
-    setup.give(unasked)
+    setup.give(setup.grants(question, number=setup.request().number))
     setup.settle()
     assert [request.url.path for request in setup.bucket.requests] == ["/exams/0-video-0.evf"]
+
+
+def test_an_answer_to_an_older_question_sends_nothing_again(setup: Setup) -> None:
+    """The room was slow, the desk asked twice; the first answer to come served. The other one knows of no file."""
+    setup.release()
+    first = setup.request()
+    again = setup.request()
+    late = setup.grants(first)
+    setup.give(setup.grants(again))
+    setup.node.finish_puts(3)
+    setup.settle()
+    served = len(setup.bucket.requests)
+    setup.request()
+    setup.give(late)
+    setup.settle()
+    assert len(setup.bucket.requests) == served > 0
 
 
 @pytest.mark.parametrize(
