@@ -14,7 +14,7 @@ from appliance.room import commands
 from appliance.room.commands import Outbox, Publish
 from appliance.room.database import Database
 from appliance.room.live import LiveRoom
-from appliance.room.rows import decisions_of, load_all
+from appliance.room.rows import decisions_of, load_standing
 from appliance.room.trust import LoadedPolicy, PolicyFile, RoomKeys
 
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ class Room:
         policy_file = PolicyFile(config.data / "policy.json", keys.root, config.institution)
         live = LiveRoom(config.desks, clock)
         room = cls(config, clock, keys, policy_file, database, live, Outbox(database, publish), publish)
-        for desk, decisions in database.transact(load_all):
+        for desk, decisions in database.transact(load_standing):
             if desk in live.desks:
                 live.put_session(desk, decisions)
         room.planned()

@@ -6,6 +6,7 @@ When it dies desks record on; the next start finds every decision in room.db and
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
 import logging
@@ -154,11 +155,14 @@ async def _tidy() -> None:
     """Let go of closed connections and finished requests, whose parts hold each other, every minute.
 
     Under `make soak` five or six TLS connections a minute ended so, of a quarter of a megabyte each, and Python's own
-    collector came by after half an hour.
+    collector came by after half an hour. What lies between pieces still in use glibc gives back when it is asked to: of
+    320 exams 5.4 MiB stayed without, 2.6 with it.
     """
+    give_back = ctypes.CDLL(None).malloc_trim
     while True:
         await asyncio.sleep(TIDY_S)
         gc.collect()
+        give_back(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

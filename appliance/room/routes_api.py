@@ -147,11 +147,11 @@ async def post_logout(request: Request, by: Anyone) -> JSONResponse:
 
 @router.get("/room")
 async def get_room(request: Request, by: Anyone) -> dict[str, Any]:
-    """The whole room as the page shows it, and every session."""
+    """The whole room as the page shows it, and the sessions of its page for the end of the exam."""
     site = site_of(request)
     note_broker(site)
-    table = await site.room.database.run(views.session_table)
-    return {**views.room_view(site.room, by), "sessions": views.end_view(site.room, table)}
+    sessions = await views.end_view(site.room)
+    return {**views.room_view(site.room, by), "sessions": sessions}
 
 
 @router.get("/desks/{desk}")

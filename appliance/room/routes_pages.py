@@ -88,8 +88,7 @@ async def desk_page(request: Request, desk: str, login: LoggedIn) -> HTMLRespons
 async def end_page(request: Request, login: LoggedIn) -> HTMLResponse:
     """End of exam: certificates and approval."""
     site = site_of(request)
-    table = await site.room.database.run(views.session_table)
-    return page(request, "end.html", login, sessions=views.end_view(site.room, table))
+    return page(request, "end.html", login, sessions=await views.end_view(site.room))
 
 
 @router.get("/events")

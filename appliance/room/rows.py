@@ -6,8 +6,19 @@ import json
 import sqlite3
 
 from appliance.errors import BadInput
+from appliance.room.database import NOT_OVER
 from appliance.room.desk import Decisions
 
+# Both read what an index names, never every session.
+_STANDING = (
+    f"SELECT sid FROM sessions WHERE {NOT_OVER} UNION "  # noqa: S608 - no input
+    "SELECT sid FROM (SELECT desk, max(started_at) AS newest FROM sessions GROUP BY desk) AS last "
+    "JOIN sessions ON sessions.desk = last.desk AND started_at = newest"
+)
+_LISTED = (
+    f"SELECT sid FROM sessions WHERE {NOT_OVER} UNION "  # noqa: S608 - no input
+    "SELECT sid FROM sessions WHERE started_at >= ?"
+)
 _SELECT = "SELECT s.*, w.refused AS witness_refused FROM sessions s LEFT JOIN witnessed w ON w.sid = s.sid"
 
 
@@ -25,10 +36,17 @@ def decisions_of(connection: sqlite3.Connection, sid: str) -> tuple[str, Decisio
     return (row["desk"], _decisions(row)) if row else None
 
 
-def load_all(connection: sqlite3.Connection) -> list[tuple[str, Decisions]]:
-    """Every session, oldest first."""
-    rows = connection.execute(f"{_SELECT} ORDER BY s.started_at").fetchall()
+def load_standing(connection: sqlite3.Connection) -> list[tuple[str, Decisions]]:
+    """What is not over, and each desk's newest session; oldest first."""
+    rows = connection.execute(f"{_SELECT} WHERE s.sid IN ({_STANDING}) ORDER BY s.started_at").fetchall()
     return [(row["desk"], _decisions(row)) for row in rows]
+
+
+def listed(connection: sqlite3.Connection, since: str) -> list[sqlite3.Row]:
+    """What is not over, however old, and what began since `since` (UTC text) in the order in which it began."""
+    return connection.execute(
+        f"{_SELECT} WHERE s.sid IN ({_LISTED}) AND start_refused IS NULL ORDER BY started_at", (since,)
+    ).fetchall()
 
 
 def _decisions(row: sqlite3.Row) -> Decisions:

@@ -15,10 +15,13 @@ from appliance.room.accounts import Account, Role
 from appliance.room.core import Room
 from appliance.room.desk import UNDER_WAY, Assessment, DeskState
 from appliance.room.live import LiveDesk, Seen
+from appliance.room.rows import listed
 from appliance.timecode import TICKS_PER_S
 
 SENTENCE = "An indication is not proof of anything. It says where a person may want to look."  # F068
 COUNTED = (DeskState.RECORDING, DeskState.BREAK_, DeskState.READY, DeskState.AWAITING_APPROVAL)
+# How long a session stands on the page for the end of the exam once it is over.
+LISTED_FOR = timedelta(days=1)
 
 View = dict[str, Any]
 
@@ -136,16 +139,13 @@ def observation(number: int, item: Seen) -> View:
     }
 
 
-def session_table(connection: sqlite3.Connection) -> list[View]:
-    """Every session with its certificate, in the order in which they began."""
-    rows = connection.execute(
-        "SELECT * FROM sessions WHERE start_refused IS NULL ORDER BY started_at"
-    ).fetchall()
-    return [_session(row) for row in rows]
+async def end_view(room: Room) -> list[View]:
+    """The table of /end: seats in room order, with each session's certificate, and its state in words.
 
-
-def end_view(room: Room, table: list[View]) -> list[View]:
-    """The table of /end: seats in room order, with each session's state in words."""
+    What is over and began more than LISTED_FOR ago is not in it.
+    """
+    since = utc_text(room.clock.wall() - LISTED_FOR)
+    table = await room.database.run(lambda connection: [_session(row) for row in listed(connection, since)])
     order = {desk: place for place, desk in enumerate(room.live.desks)}
     shown = []
     for entry in table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from appliance.evidence.manifest import Gap
 from appliance.protocol import Preflight, Reply, SessionPhase
 from appliance.room.core import Room
 from appliance.room.database import Database
+from appliance.room.rows import listed, load_standing
 from tests.unit.test_room_kit import (
     SID,
     Kit,
@@ -244,3 +246,58 @@ def test_decisions_outlive_the_process(kit: Kit) -> None:
     assert again.live.current("d1") is not None
     assert again.live.sessions[sid][1].candidate_code == "C-d1"
     database.close()
+
+
+def test_what_is_over_leaves_the_list_after_a_day_and_a_start_does_not_read_it(kit: Kit) -> None:
+    """A room has thousands of sessions after a year. What still waits for somebody stays, however old it is."""
+    proctor = kit.logged_in("proctor")
+    waits, over = start(proctor, "d1"), start(proctor, "d2")
+    for desk, sid in (("d1", waits), ("d2", over)):
+        end(kit, proctor, sid, desk)
+        kit.certify(desk, sid, segments=())
+    sent = ("UPDATE sessions SET synced_at = ? WHERE sid = ?", (kit.room.now(), over))
+    asyncio.run(kit.room.change(over, lambda connection: connection.execute(*sent)))
+
+    def shown() -> set[str]:
+        return {entry["sid"] for entry in proctor.get("/api/room").json()["sessions"]}
+
+    def standing() -> set[str]:
+        with closing(Database(kit.folder / "data" / "room.db", may_checkpoint=False)) as database:
+            return {decisions.sid for _, decisions in database.transact(load_standing)}
+
+    kit.clock.advance(23 * 3600)
+    proctor = kit.logged_in("proctor", "proctor-2")
+    assert shown() == {waits, over}
+    kit.clock.advance(2 * 3600)
+    proctor = kit.logged_in("proctor", "proctor-3")
+    assert shown() == {waits}
+    assert standing() == {waits, over}, "the newest of its desk"
+    kit.ready("d2")
+    again = start(proctor, "d2")
+    assert standing() == {waits, again}
+    assert shown() == {waits, again}
+
+
+def test_neither_the_list_nor_a_start_looks_at_every_session(kit: Kit) -> None:
+    """By SQLite's own plan; the control asks without the conditions of the indexes."""
+
+    def plan(query: str) -> str:
+        return kit.room.database.transact(
+            lambda c: " / ".join(row["detail"] for row in c.execute(f"EXPLAIN QUERY PLAN {query}"))
+        )
+
+    def whole_table(steps: str) -> bool:
+        scans = [step for step in steps.split(" / ") if step.startswith("SCAN s")]
+        return any("sessions_not_over" not in step and "COVERING INDEX" not in step for step in scans)
+
+    queries: list[str] = []
+    kit.room.database.transact(lambda c: c.set_trace_callback(queries.append))
+    kit.room.database.transact(lambda c: listed(c, "2026-11-22T09:00:00.000Z"))
+    kit.room.database.transact(load_standing)
+    kit.room.database.transact(lambda c: c.set_trace_callback(None))
+    asked = [query for query in queries if query.startswith("SELECT")]
+    assert len(asked) == 2
+    for query in asked:
+        assert "SCAN sessions USING INDEX sessions_not_over" in plan(query)
+        assert not whole_table(plan(query))
+    assert whole_table(plan("SELECT * FROM sessions WHERE start_refused IS NULL ORDER BY started_at LIMIT 9"))
