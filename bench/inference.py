@@ -48,7 +48,9 @@ def bench(clip: Path) -> dict[str, object]:
         for _, frame in clip_frames(clip)
     ]
     models = load_models()
-    networks = [network for network in (models.detector, models.landmarks, models.eyes) if network]
+    networks = [
+        network for network in (models.detector, models.landmarks, models.head, models.eyes) if network
+    ]
     runs = runs_of_frames(models, networks, frames)
     sides: dict[str, Callable[[], float]] = {
         "frame": lambda: track(models, frames),

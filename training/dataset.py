@@ -31,8 +31,10 @@ CROP_STEPS = 24.0
 FIELDS = (
     "identity",
     "eyes",
-    "pose",
-    "read",
+    "open_by",
+    "face",
+    "shape",
+    "angle",
     "head",
     "gaze",
     "eye_px",
@@ -47,13 +49,14 @@ FIELDS = (
 def record(identity: int, sample: Sample) -> dict[str, Any]:
     """One sample as FIELDS."""
     labels, (race, sex, age) = sample.labels, sample.group
-    eyes = np.clip(sample.crops.eyes[..., 0] * CROP_STEPS, -127, 127).astype(np.int8)
     return {
         "identity": identity,
-        "eyes": eyes,
-        "pose": sample.crops.pose,
-        "read": np.array(sample.read_deg, np.float32),
-        "head": np.array(labels.head_deg, np.float32),
+        "eyes": _stored(sample.crops.eyes),
+        "open_by": np.array(sample.crops.open_by, np.float32),
+        "face": _stored(sample.face),
+        "shape": sample.shape.points.reshape(-1),
+        "angle": np.float32(sample.eye_line_deg),
+        "head": np.array([*labels.head_deg, labels.roll_deg], np.float32),
         "gaze": np.array(labels.gaze_deg, np.float32),
         "eye_px": np.float32(labels.eye_px),
         "lid": np.float32(labels.lid),
@@ -62,6 +65,10 @@ def record(identity: int, sample: Sample) -> dict[str, Any]:
         "group": np.array([RACES.index(race), int(sex == "male"), AGES.index(age)], np.int8),
         "person": sample.style == "person",
     }
+
+
+def _stored(crop: NDArray[np.float32]) -> NDArray[np.int8]:
+    return np.clip(crop[..., 0] * CROP_STEPS, -127, 127).astype(np.int8)
 
 
 def write_shard(wheel: Path, out: Path, first: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""How far the eyes' network is off: held-out identities of our own generator, labelled renders, photos into the lens.
+"""How far the networks are off: held-out identities of our own generator, labelled renders, photos into the lens.
 
-`python -m training.evaluate MODEL.tflite HELD_OUT [LABELLED]`; LABELLED is a folder like ../shared/data. Renders of one
-generator are not people: every figure says on what it was measured.
+`python -m training.evaluate HEAD.tflite EYES.tflite HELD_OUT [LABELLED]`; LABELLED is a folder like
+../shared/data. Renders of one generator are not people: every figure says on what it was measured.
 """
 
 from __future__ import annotations
@@ -15,39 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from appliance.inference import head_pose
-from appliance.inference.eye_crops import ANGLE_UNIT_DEG, EyeCrops, cut_eyes
+from appliance.inference.eye_crops import EyeCrops, cut_eyes
 from appliance.inference.face import find_faces
+from appliance.inference.gaze import pose_numbers
+from appliance.inference.head_pose import ANGLE_UNIT_DEG, HeadPose
 from appliance.inference.inspect import read_picture
+from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
-from appliance.inference.models import FACE_DETECTION, FACE_LANDMARK, load
+from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, HEAD, load
 from training.dataset import CROP_STEPS, read_shards
+from training.train_head import with_head
 
 Array = NDArray[np.float64]
 
 
-class Eyes:
-    """The model under test."""
-
-    def __init__(self, content: bytes) -> None:
-        self._interpreter = Interpreter(model_content=content, num_threads=1)
-        self._interpreter.allocate_tensors()
-        by_size = sorted(self._interpreter.get_input_details(), key=lambda each: -int(np.prod(each["shape"])))
-        self._eyes, self._pose = (each["index"] for each in by_size)
-        self._out = self._interpreter.get_output_details()[0]["index"]
-
-    def look(self, eyes: NDArray[np.float32], pose: NDArray[np.float32], head_deg: Array) -> Array:
-        """Gaze yaw and pitch and the expected error, degrees."""
-        self._interpreter.set_tensor(self._eyes, eyes)
-        self._interpreter.set_tensor(self._pose, pose[None])
-        self._interpreter.invoke()
-        out = self._interpreter.get_tensor(self._out)[0].astype(np.float64)
-        return np.array(
-            [head_deg[0] + out[0] * ANGLE_UNIT_DEG, head_deg[1] + out[1] * ANGLE_UNIT_DEG, math.exp(out[2])]
-        )
+def look(eyes: Network, crops: NDArray[np.float32], pose: NDArray[np.float32], head_deg: Array) -> Array:
+    """Gaze yaw and pitch and the expected error, degrees."""
+    across, up, log_deg = (float(each) for each in eyes.run_tensors(crops, pose.reshape(1, -1))[0])
+    return np.array(
+        [head_deg[0] + across * ANGLE_UNIT_DEG, head_deg[1] + up * ANGLE_UNIT_DEG, math.exp(log_deg)]
+    )
 
 
 def angle_deg(one: Array, other: Array) -> Array:
@@ -61,12 +51,12 @@ def _unit(rad: Array) -> Array:
     return np.stack([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)], axis=1)
 
 
-def of_held_out(model: Eyes, data: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def of_held_out(eyes: Network, data: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Errors by condition on identities that were never learned from."""
     looks = np.array(
         [
-            model.look(eyes.astype(np.float32)[..., None] / np.float32(CROP_STEPS), pose, read)
-            for eyes, pose, read in zip(data["eyes"], data["pose"], data["read"], strict=True)
+            look(eyes, crops.astype(np.float32)[..., None] / np.float32(CROP_STEPS), pose, read)
+            for crops, pose, read in zip(data["eyes"], data["pose"], data["read"], strict=True)
         ]
     )
     error = angle_deg(looks[:, :2], data["gaze"])
@@ -88,18 +78,22 @@ def of_held_out(model: Eyes, data: dict[str, NDArray[Any]]) -> dict[str, Any]:
     }
     copied = angle_deg(data["read"][:, :2], data["gaze"])
     out = {name: _figures(error[part]) for name, part in parts.items() if part.any()}
+    turned = np.abs(data["read"] - data["head"])
+    out["head, all"], out["head, clear"] = (
+        turned[part].mean(axis=0).round(2).tolist() for part in (parts["all"], clear)
+    )
     out["if the eyes were ignored"] = _figures(copied)
     out["share within 1.5 x the expected error"] = round(float((error < 1.5 * looks[:, 2]).mean()), 3)
     return out
 
 
-def of_labelled(model: Eyes, folder: Path) -> dict[str, Any]:
+def of_labelled(head_network: Network, eyes: Network, folder: Path) -> dict[str, Any]:
     """Errors on labelled renders, and how people who look into the lens are read."""
-    detector, landmarks = load(FACE_DETECTION), load(FACE_LANDMARK)
+    finders = (load(FACE_DETECTION), load(FACE_LANDMARK), head_network)
     renders, truth, heads, head_truth = [], [], [], []
     for row in _rows(folder / "renders/labels.csv"):
-        for crops, head in _crops(detector, landmarks, folder / "renders/images" / row["file"]):
-            renders.append(model.look(crops.eyes, crops.pose, np.array([head.yaw_deg, head.pitch_deg])))
+        for crops, head in _crops(finders, folder / "renders/images" / row["file"]):
+            renders.append(_look(eyes, crops, head))
             truth.append([float(row["gaze_yaw_from_camera"]), float(row["gaze_pitch_from_camera"])])
             heads.append([head.yaw_deg, head.pitch_deg])
             head_truth.append([float(row["head_yaw_from_camera"]), float(row["head_pitch_from_camera"])])
@@ -111,15 +105,15 @@ def of_labelled(model: Eyes, folder: Path) -> dict[str, Any]:
         side = -1 if row["eyes"].startswith("left") else 1 if row["eyes"].startswith("right") else 0
         if not row["file"].startswith("images/") or (row["eyes"] != "camera" and not side):
             continue
-        for crops, head in _crops(detector, landmarks, folder / row["file"]):
-            look = model.look(crops.eyes, crops.pose, np.array([head.yaw_deg, head.pitch_deg]))
+        for crops, head in _crops(finders, folder / row["file"]):
+            seen = _look(eyes, crops, head)
             if row["eyes"] == "camera":
-                lens.append(look)
+                lens.append(seen)
                 files.append(
-                    f"{row['file'][7:]} gaze {look[0]:.1f} {look[1]:.1f} head {head.yaw_deg:.0f} {head.pitch_deg:.0f}"
+                    f"{row['file'][7:]} gaze {seen[0]:.1f} {seen[1]:.1f} head {head.yaw_deg:.0f} {head.pitch_deg:.0f}"
                 )
             else:
-                signs.append((row["file"], side, round(float(look[0]), 1), round(head.yaw_deg, 1)))
+                signs.append((row["file"], side, round(float(seen[0]), 1), round(head.yaw_deg, 1)))
     at_lens = np.array(lens)
     pitch = float(np.median(at_lens[:, 1]))
     centred = angle_deg(at_lens[:, :2] - [0.0, pitch], np.zeros((len(at_lens), 2)))
@@ -156,8 +150,13 @@ def _rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(source))
 
 
-def _crops(detector: Any, landmarks: Any, file: Path) -> Iterator[tuple[EyeCrops, head_pose.HeadPose]]:
+def _look(eyes: Network, crops: EyeCrops, head: HeadPose) -> Array:
+    return look(eyes, crops.eyes, pose_numbers(head, crops), np.array([head.yaw_deg, head.pitch_deg]))
+
+
+def _crops(finders: tuple[Network, Network, Network], file: Path) -> Iterator[tuple[EyeCrops, HeadPose]]:
     """Crops of the largest face, none where there is no face."""
+    detector, landmarks, head_network = finders
     picture = read_picture(file)
     faces = find_faces(detector, picture)
     if not faces:
@@ -165,9 +164,9 @@ def _crops(detector: Any, landmarks: Any, file: Path) -> Iterator[tuple[EyeCrops
     rough = find_landmarks(
         landmarks, picture, region_of_face(max(faces, key=lambda face: (face.is_sure, face.size)))
     )
-    points = find_landmarks(landmarks, picture, region_of_points(rough.points)).points
-    head = head_pose.estimate(points, picture.shape[1], picture.shape[0])
-    crops = None if head is None else cut_eyes(picture, points, head)
+    found = find_landmarks(landmarks, picture, region_of_points(rough.points))
+    head = head_pose.estimate(head_network, found)
+    crops = None if head is None else cut_eyes(picture, found.points, head.pixels_per_mm)
     if head is not None and crops is not None:
         yield crops, head
 
@@ -175,14 +174,18 @@ def _crops(detector: Any, landmarks: Any, file: Path) -> Iterator[tuple[EyeCrops
 def main() -> None:
     """Print one JSON object."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("model", type=Path)
+    options.add_argument("head", type=Path)
+    options.add_argument("eyes", type=Path)
     options.add_argument("held_out", type=Path)
     options.add_argument("labelled", type=Path, nargs="?")
     chosen = options.parse_args()
-    model = Eyes(chosen.model.read_bytes())
-    found = {"held out": of_held_out(model, read_shards(sorted(chosen.held_out.glob("???????.npz"))))}
+    content = chosen.head.read_bytes()
+    eyes = Network(chosen.eyes.read_bytes(), EYES.outputs, inputs=EYES.inputs)
+    held_out = with_head(content, read_shards(sorted(chosen.held_out.glob("???????.npz"))))
+    found = {"held out": of_held_out(eyes, held_out)}
     if chosen.labelled:
-        found["labelled"] = of_labelled(model, chosen.labelled)
+        head = Network(content, HEAD.outputs, inputs=HEAD.inputs)
+        found["labelled"] = of_labelled(head, eyes, chosen.labelled)
     print(json.dumps(found, indent=1))
 
 

@@ -1,8 +1,11 @@
-"""The eyes' network: six convolutions on each eye, joined with the head's pose; what it adds to the head's angles, and
-how sure it is.
+"""The two networks. The head's: five convolutions on the upper face, joined with the points' shape.
 
-Inputs: `eyes` (2, 36, 60, 1), the image-right eye mirrored, and `pose` (1, 5), both as `eye_crops` makes them. Output
-(1, 3): yaw and pitch to add to the head's, in units of ANGLE_UNIT_DEG, and the log of the error to expect (degrees).
+Inputs: `face` (1, 48, 64, 1) and `shape` (1, 138), as `head_pose` makes them. Output (1, 3): yaw, pitch, and roll
+against the line between the eyes, in units of ANGLE_UNIT_DEG.
+
+The eyes': six convolutions on each eye, joined with the head's pose. Inputs: `eyes` (2, 36, 60, 1), the image-right eye
+mirrored, and `pose` (1, 5), as `eye_crops` and `gaze` make them. Output (1, 3): yaw and pitch to add to the head's, in
+units of ANGLE_UNIT_DEG, and the log of the error to expect (degrees).
 """
 
 from __future__ import annotations
@@ -10,26 +13,24 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from appliance.inference.eye_crops import CROP_PX, POSE_NUMBERS
+from appliance.inference.eye_crops import CROP_PX
+from appliance.inference.head_pose import FACE_PX, SHAPE_NUMBERS
 
+POSE_NUMBERS = 5  # head yaw, pitch, roll; how open each eye is
 EYE_NUMBERS = 64
+FACE_NUMBERS = 64
+FROM_SHAPE = 48
 FIRST_LOG_DEG = 2.5  # 12 degrees, before anything is learned
 
 
 def eye_tower() -> keras.Model:
     """One eye (36, 60, 1) to EYE_NUMBERS."""
     eye = layers.Input((CROP_PX[1], CROP_PX[0], 1))
-    x = eye
-    for filters, step in ((16, 2), (24, 1), (32, 2), (32, 1), (48, 2), (56, 1)):
-        x = layers.Conv2D(filters, 3, strides=step, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
-    x = layers.Flatten()(x)
-    x = layers.Dropout(0.2)(x)
+    x = _convolutions(eye, ((16, 2), (24, 1), (32, 2), (32, 1), (48, 2), (56, 1)))
     return keras.Model(eye, layers.Dense(EYE_NUMBERS, activation="relu")(x), name="eye")
 
 
-def head_layers() -> keras.Model:
+def eyes_joined() -> keras.Model:
     """Both eyes' numbers and the pose to the three outputs."""
     joined = layers.Input((2 * EYE_NUMBERS + POSE_NUMBERS,))
     x = layers.Dense(64, activation="relu")(joined)
@@ -38,9 +39,42 @@ def head_layers() -> keras.Model:
     return keras.Model(joined, layers.Dense(3, bias_initializer=begin)(x), name="look")
 
 
-def for_training(tower: keras.Model, look: keras.Model) -> keras.Model:
+def eyes_for_training(tower: keras.Model, look: keras.Model) -> keras.Model:
     """Many samples at once: eyes (N, 2, 36, 60, 1), pose (N, 5)."""
     eyes = layers.Input((2, CROP_PX[1], CROP_PX[0], 1))
     pose = layers.Input((POSE_NUMBERS,))
     both = [tower(eyes[:, 0]), tower(eyes[:, 1])]
     return keras.Model([eyes, pose], look(layers.Concatenate()([*both, pose])))
+
+
+def face_tower() -> keras.Model:
+    """The upper face (48, 64, 1) to FACE_NUMBERS."""
+    face = layers.Input((FACE_PX[1], FACE_PX[0], 1))
+    x = _convolutions(face, ((16, 2), (24, 2), (32, 1), (48, 2), (56, 1)))
+    return keras.Model(face, layers.Dense(FACE_NUMBERS, activation="relu")(x), name="face")
+
+
+def from_shape() -> keras.Model:
+    """The points' shape (138,) to FROM_SHAPE."""
+    shape = layers.Input((SHAPE_NUMBERS,))
+    return keras.Model(shape, layers.Dense(FROM_SHAPE, activation="relu")(shape), name="shape")
+
+
+def head_joined() -> keras.Model:
+    """Both together to the three outputs."""
+    both = layers.Input((FACE_NUMBERS + FROM_SHAPE,))
+    return keras.Model(both, layers.Dense(3)(layers.Dense(48, activation="relu")(both)), name="turn")
+
+
+def head_for_training(tower: keras.Model, shapes: keras.Model, turn: keras.Model) -> keras.Model:
+    """Many samples at once: face (N, 48, 64, 1), shape (N, 138)."""
+    face, shape = layers.Input((FACE_PX[1], FACE_PX[0], 1)), layers.Input((SHAPE_NUMBERS,))
+    return keras.Model([face, shape], turn(layers.Concatenate()([tower(face), shapes(shape)])))
+
+
+def _convolutions(x: keras.KerasTensor, filters_and_steps: tuple[tuple[int, int], ...]) -> keras.KerasTensor:
+    for filters, step in filters_and_steps:
+        x = layers.Conv2D(filters, 3, strides=step, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+    return layers.Dropout(0.2)(layers.Flatten()(x))

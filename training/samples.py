@@ -11,8 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from appliance.inference import head_pose
 from appliance.inference.eye_crops import EyeCrops, cut_eyes
+from appliance.inference.head_pose import Shape, cut_face, pixels_per_mm, shape_of
 from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import Region, find_landmarks, region_of_points
 from appliance.one_thread import stay_in_one_thread
@@ -33,10 +33,12 @@ REACH_DEG: dict[eyes.Style, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair of crops with its labels; `read_deg` is the head that was measured, `labels` what was drawn."""
+    """What the two networks are shown of one frame, and what was drawn."""
 
     crops: EyeCrops
-    read_deg: tuple[float, float, float]
+    shape: Shape
+    eye_line_deg: float
+    face: NDArray[np.float32]
     labels: scene.Labels
     group: tuple[str, str, str]
     style: str
@@ -88,13 +90,14 @@ class Sampler:
         found = find_landmarks(self._landmarks, frame, region_of_points(rough.points))
         if found.presence < PRESENCE:
             return None
-        read = head_pose.estimate(found.points, frame.shape[1], frame.shape[0])
-        crops = None if read is None else cut_eyes(frame, found.points, read)
-        if read is None or crops is None:
+        shape = shape_of(found.in_crop)
+        crops = None if shape is None else cut_eyes(frame, found.points, pixels_per_mm(shape, found))
+        if shape is None or crops is None:
             return None
         identity = head.identity
         group = (identity.race, identity.sex, identity.age)
-        return Sample(crops, (read.yaw_deg, read.pitch_deg, read.roll_deg), labels, group, style)
+        roll_deg = math.degrees(shape.angle_rad + found.region.angle_rad)
+        return Sample(crops, shape, roll_deg, cut_face(found.crop, shape), labels, group, style)
 
 
 def draw_pose(
@@ -150,13 +153,35 @@ def rotation(yaw: float, pitch: float, roll: float) -> scene.Array:
 
 def labels_of(pose: scene.Pose, eye_px: float, lid: float, hard: bool, glasses: bool) -> scene.Labels:
     """True angles against the line from the camera to the middle between the eyes."""
-    aimed = head_pose.aimed_at(pose.place_mm)
-    head = head_pose.direction_deg(aimed @ pose.turn @ np.array([0.0, 0.0, -1.0]))
-    gaze = head_pose.direction_deg(aimed @ pose.gaze)
-    across = pose.turn[:, 0]
-    return scene.Labels(
-        head, math.degrees(math.atan2(across[1], across[0])), gaze, eye_px, lid, hard, glasses
-    )
+    aimed = aimed_at(pose.place_mm)
+    turn = aimed @ pose.turn
+    yaw, pitch = direction_deg(turn @ np.array([0.0, 0.0, -1.0]))
+    gaze = direction_deg(aimed @ pose.gaze)
+    return scene.Labels((yaw, pitch), roll_deg(turn, yaw, pitch), gaze, eye_px, lid, hard, glasses)
+
+
+def direction_deg(vector: scene.Array) -> tuple[float, float]:
+    """Yaw and pitch in degrees of a direction (x right, y down, z away from the camera)."""
+    x, y, z = (float(part) for part in vector)
+    return math.degrees(math.atan2(x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z)))
+
+
+def aimed_at(place: scene.Array) -> scene.Array:
+    """Rotation from the camera as it hangs to one pointed at `place`, still upright."""
+    x, y, z = (float(part) for part in place / np.linalg.norm(place))
+    level = math.hypot(x, z)
+    down = (-x * y / level, level, -y * z / level)
+    return np.array([(z / level, 0.0, -x / level), down, (x, y, z)])
+
+
+def roll_deg(turn: scene.Array, yaw_deg: float, pitch_deg: float) -> float:
+    """Turn in the image plane that is left when yaw and pitch are taken away."""
+    yaw, pitch = math.radians(yaw_deg), math.radians(pitch_deg)
+    across = turn[:, 0]
+    without_yaw_z = -math.sin(yaw) * across[0] + math.cos(yaw) * across[2]
+    without_yaw_x = math.cos(yaw) * across[0] + math.sin(yaw) * across[2]
+    without_pitch_y = math.cos(pitch) * across[1] - math.sin(pitch) * without_yaw_z
+    return math.degrees(math.atan2(without_pitch_y, without_yaw_x))
 
 
 def compose(

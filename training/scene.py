@@ -90,7 +90,7 @@ class Studio:
         lid = (
             tone
             * rng.uniform(0.55, 1.05)
-            * (np.array([0.7, 0.5, 0.5]) if painted and rng.random() < 0.5 else 1.0)
+            * (np.array([0.7, 0.5, 0.5]) * rng.uniform(0.25, 1.0) if painted and rng.random() < 0.6 else 1.0)
         )
         for name, colour in (("lips", lips), ("eyelids", lid), ("inside-mouth", tone * [0.5, 0.2, 0.2])):
             part = self._masks[name][..., None] * (0.9 if name != "eyelids" else rng.uniform(0.2, 0.9))
@@ -149,7 +149,7 @@ class Studio:
         head: Head,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         parts = [(self._skin, shade.SKIN, True)]
-        if rng.random() < 0.85:
+        if rng.random() < 0.45:
             parts.append((self._cut(rng, rest), shade.HAIR, False))
         # MakeHuman's lashes are broad bands, and its eyes turn about a middle that lies deeper than a person's: by the
         # bands a network can tell which of the two it sees.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from appliance.card import HASH_DIGITS, Card
 from appliance.inference.baseline import LEARN_S
 from appliance.inference.measured import FIGURES, Figure
-from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, ModelFile
+from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, HEAD, ModelFile
 from appliance.inference.observations import Observation
 from appliance.inference.rules import ANGLE_KINDS, SOUND_KINDS
 from appliance.inference.voice import HEARD
@@ -31,8 +31,8 @@ _FACE = (FACE_DETECTION, FACE_LANDMARK)
 MODELS_OF: dict[str, tuple[ModelFile, ...]] = {
     "nobody_at_desk": _FACE,
     "several_people": _FACE,
-    "head_turned_away": _FACE,
-    "gaze_outside_work_area": (*_FACE, EYES),
+    "head_turned_away": (*_FACE, HEAD),
+    "gaze_outside_work_area": (*_FACE, HEAD, EYES),
     "camera_covered": _FACE,
     "camera_blurred": _FACE,
     "camera_moved": _FACE,

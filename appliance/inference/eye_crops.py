@@ -1,4 +1,4 @@
-"""What the eyes' network is shown: both eyes cut out level and to scale, the head's direction, how open the lids are.
+"""What the eyes' network is shown of the picture: both eyes cut out level and to scale, and how open their lids are.
 
 Pure; in training and on desks, so that the network learned from exactly what it is shown.
 """
@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.inference.head_pose import HeadPose
 from appliance.inference.landmarks import OUTER_CORNERS, Region, around
 
 # Width and height of a crop; it covers CROP_MM of the average face, an eye with its brow's edge.
@@ -21,25 +20,22 @@ CROP_MM = 42.0
 # In the 468-point mesh, image-left eye first: the corners, and the middles of upper and lower lid.
 CORNERS = ((33, 133), (263, 362))
 LIDS = ((159, 145), (386, 374))
-# Head yaw, pitch, roll; lid openings. Angles are given to the network in units of this.
-POSE_NUMBERS = 5
-ANGLE_UNIT_DEG = 30.0
 # Keeps an even, dark crop from becoming noise when it is brought to unit contrast.
 LEAST_CONTRAST = 6.0
 
 
 @dataclass(frozen=True)
 class EyeCrops:
-    """`eyes` (2, 36, 60, 1), the image-right one mirrored; `pose` (5,); `width_px` of the wider eye, `openness` of the
-    narrower (height by width)."""
+    """`eyes` (2, 36, 60, 1), the image-right one mirrored; height by width of each (`open_by`), pixels of the wider."""
 
     eyes: NDArray[np.float32]
-    pose: NDArray[np.float32]
+    open_by: tuple[float, float]
     width_px: float
-    openness: float
 
 
-def cut_eyes(frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], head: HeadPose) -> EyeCrops | None:
+def cut_eyes(
+    frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], pixels_per_mm: float
+) -> EyeCrops | None:
     """Both eyes of the face with (468, 3) `points`; None where an eye has no extent."""
     flat = points[:, :2]
     across = flat[OUTER_CORNERS[1]] - flat[OUTER_CORNERS[0]]
@@ -48,17 +44,14 @@ def cut_eyes(frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], head: He
     if min(widths) < 1.0:
         return None
     heights = [float(np.hypot(*(flat[upper] - flat[lower]))) for upper, lower in LIDS]
-    open_by = [height / width for height, width in zip(heights, widths, strict=True)]
-    scale = CROP_MM * head.pixels_per_mm / CROP_PX[0]
+    scale = CROP_MM * pixels_per_mm / CROP_PX[0]
     eyes = np.empty((2, CROP_PX[1], CROP_PX[0], 1), np.float32)
     for side, (outer, inner) in enumerate(CORNERS):
         x, y = ((flat[outer] + flat[inner]) / 2.0).tolist()
         near, left, top = around(frame_bgr, Region(x, y, CROP_PX[0] * scale, angle))
         grey = cv2.cvtColor(near, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
         _cut(grey, x - left, y - top, scale, angle, bool(side), eyes[side, :, :, 0])
-    pose = np.array([head.yaw_deg, head.pitch_deg, head.roll_deg, 0.0, 0.0], np.float32) / ANGLE_UNIT_DEG
-    pose[3:] = open_by
-    return EyeCrops(eyes, pose, max(widths), min(open_by))
+    return EyeCrops(eyes, (heights[0] / widths[0], heights[1] / widths[1]), max(widths))
 
 
 def _cut(

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from appliance.inference.eye_crops import ANGLE_UNIT_DEG, EyeCrops
-from appliance.inference.head_pose import HeadPose
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.inference.eye_crops import EyeCrops
+from appliance.inference.head_pose import ANGLE_UNIT_DEG, HeadPose
 from appliance.inference.interpreter import Network
 
 # The network says which mean error to expect; so many times that is larger than four of five errors (held-out heads).
@@ -18,7 +21,7 @@ SPREAD_FACTOR = 1.5
 # What renders do not show: real lids, lenses, cameras. Added to the network's own doubt as squares (observations.md).
 PEOPLE_DEG = 5.0
 # People are read so much higher than the drawn heads that the network learned from: median of 22 photos of people who
-# look into the lens, 4.6 at 640 pixels, 6.5 as they are. What is left of it is a person's own, and the session's zero.
+# look into the lens, 4.4 at 640 pixels, 5.0 as they are. What is left of it is a person's own, and the session's zero.
 PITCH_ZERO_DEG = 5.0
 # Eyes that are all but shut show no iris, whatever the network says.
 OPEN_ENOUGH = 0.12
@@ -36,12 +39,20 @@ class Gaze:
 
 def estimate(network: Network, crops: EyeCrops, head: HeadPose) -> Gaze:
     """Where both eyes point, for a head that was measured on the same points as the crops."""
-    across, up, log_deg = (float(each) for each in network.run_tensors(crops.eyes, crops.pose[None])[0])
+    across, up, log_deg = (
+        float(each) for each in network.run_tensors(crops.eyes, pose_numbers(head, crops))[0]
+    )
     return Gaze(
         head.yaw_deg + across * ANGLE_UNIT_DEG,
         head.pitch_deg + up * ANGLE_UNIT_DEG - PITCH_ZERO_DEG,
-        uncertainty_deg(log_deg, crops.openness),
+        uncertainty_deg(log_deg, min(crops.open_by)),
     )
+
+
+def pose_numbers(head: HeadPose, crops: EyeCrops) -> NDArray[np.float32]:
+    """What the network is told beside the crops (1, 5): head yaw, pitch and roll in its units, how open each eye is."""
+    angles = (each / ANGLE_UNIT_DEG for each in (head.yaw_deg, head.pitch_deg, head.roll_deg))
+    return np.array([[*angles, *crops.open_by]], np.float32)
 
 
 def uncertainty_deg(log_deg: float, openness: float) -> float:

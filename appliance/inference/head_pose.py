@@ -1,9 +1,8 @@
-"""Direction of the head from 468 points: a rigid subset is fitted to an average face seen by a pinhole
-camera.
+"""Direction of the head: a small network reads it from a picture of the upper face and the 468 points' own shape.
 
-Pure. Angles are against the line from the camera to the head, so that 0, 0 means facing the camera wherever
-the person sits in the picture; degrees, yaw > 0 toward the right edge of the image, pitch > 0 up, roll > 0
-clockwise.
+Pure but for the network it is handed. Angles are against the line from the camera to the head, so that 0, 0 means
+facing the camera wherever the person sits in the picture; degrees, yaw > 0 toward the right edge of the image, pitch
+> 0 up, roll > 0 clockwise. The network was trained on rendered heads alone (training/README.md).
 """
 
 from __future__ import annotations
@@ -15,54 +14,29 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# An ordinary webcam's focal length in picture widths (renders: 704 px at 640; a 62 to 65 degree lens has 0.8
-# to 1.1).
-FOCAL_WIDTHS = 1.1
-# Where people who look into the lens hold their head on the average face below: median of 17 photos labelled
-# frontal.
-PITCH_ZERO_DEG = 2.6
+from appliance.inference.interpreter import Network
+from appliance.inference.landmarks import OUTER_CORNERS, Landmarks
 
-# (image-left point, image-right point, x, y, z) in millimetres, x right, y down, z away from the camera; the
-# left point stands at x as written, the right one mirrored. Mean of the landmark network's own output over
-# 36 rendered heads and 37 photos (Procrustes-aligned, mirrored, scaled to 90 mm between the outer eye
-# corners): nobody's face. Chin, lips and brows are left out because talking moves them.
-_AVERAGE_FACE = (
-    (10, 10, 0.0, -84.0, -0.4),
-    (151, 151, 0.0, -69.1, -5.3),
-    (9, 9, 0.0, -54.4, -8.7),
-    (8, 8, 0.0, -45.5, -8.3),
-    (168, 168, 0.0, -37.2, -8.8),
-    (6, 6, 0.0, -29.0, -13.9),
-    (197, 197, 0.0, -22.3, -19.6),
-    (195, 195, 0.0, -16.4, -25.4),
-    (5, 5, 0.0, -10.0, -31.5),
-    (4, 4, 0.0, -2.0, -34.8),
-    (1, 1, 0.0, 4.5, -33.3),
-    (19, 19, 0.0, 8.0, -30.4),
-    (94, 94, 0.0, 10.0, -23.0),
-    (2, 2, 0.0, 12.1, -18.8),
-    (33, 263, -45.0, -30.6, 12.3),
-    (133, 362, -17.4, -29.4, 6.2),
-    (129, 358, -20.3, 4.2, -6.6),
-    (98, 327, -16.5, 10.8, -10.7),
-    (127, 356, -69.1, -23.9, 60.6),
-    (234, 454, -68.0, -9.8, 63.9),
-    (93, 323, -66.9, 4.3, 63.2),
-    (54, 284, -59.3, -64.0, 29.7),
-    (103, 332, -49.5, -73.7, 17.9),
-    (67, 297, -34.8, -80.3, 7.4),
-    (116, 345, -62.4, -13.6, 23.7),
-    (50, 280, -48.1, 0.7, 4.1),
-    (36, 266, -29.9, 1.1, -4.3),
-    (205, 425, -39.2, 8.5, -2.1),
-    (123, 352, -61.9, -0.7, 21.0),
-    (35, 265, -56.1, -27.0, 20.6),
-)
-_PAIRS = [(left, right, x, y, z) for left, right, x, y, z in _AVERAGE_FACE if left != right]
-FACE_INDEX = np.array([row[0] for row in _AVERAGE_FACE] + [row[1] for row in _PAIRS])
-FACE_MM = np.array(
-    [row[2:] for row in _AVERAGE_FACE] + [(-row[2], row[3], row[4]) for row in _PAIRS], np.float64
-)
+# Points that stay when a person talks or blinks: forehead, nose, eye corners, cheeks, temples. Middle, then pairs.
+_MIDDLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 19, 94, 2)
+_LEFT = (33, 133, 129, 98, 127, 234, 93, 54, 103, 67, 116, 50, 36, 205, 123, 35)
+_RIGHT = (263, 362, 358, 327, 356, 454, 323, 284, 332, 297, 345, 280, 266, 425, 352, 265)
+RIGID = np.array(_MIDDLE + _LEFT + _RIGHT)
+SHAPE_NUMBERS = 3 * len(RIGID)
+# The order of the same points on a face in a mirror.
+MIRRORED = np.concatenate([np.arange(14), np.arange(30, 46), np.arange(14, 30)])
+# How far those points lie from their middle (root mean square) on the average face, millimetres.
+RIGID_MM = 56.4
+# Width and height of the picture; it covers FACE_MM across, from the hair to the upper lip: mouths move and beards
+# differ. Its middle lies above that of the points.
+FACE_PX = (64, 48)
+FACE_MM = 150.0
+FACE_UP_MM = 14.0
+ANGLE_UNIT_DEG = 30.0
+# How people who look into the lens hold their heads, as the network says it: median of 17 photos labelled frontal.
+PITCH_ZERO_DEG = 6.7
+# Keeps an even, dark picture from becoming noise when it is brought to unit contrast.
+LEAST_CONTRAST = 6.0
 
 
 @dataclass(frozen=True)
@@ -75,47 +49,71 @@ class HeadPose:
     pixels_per_mm: float
 
 
-def estimate(points: NDArray[np.float32], width: int, height: int) -> HeadPose | None:
-    """Pose from (468, 3) points in pixels of a `width` x `height` picture.
+@dataclass(frozen=True)
+class Shape:
+    """The rigid points (46, 3) level, about their middle, of unit size; how far they were turned, where they lie and
+    how large they are in pixels."""
 
-    None where the points fit no face.
-    """
-    focal = FOCAL_WIDTHS * width
-    camera = np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
-    # SQPnP (Terzakis and Lourakis 2020) has no starting point to be led astray by, so that no frame depends
-    # on another.
-    shown = points[FACE_INDEX, :2].astype(np.float64)
-    try:
-        found, rotation, place = cv2.solvePnP(FACE_MM, shown, camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP)
-    except cv2.error:
-        # It refuses points that lie in one spot or are not numbers.
+    points: NDArray[np.float32]
+    angle_rad: float
+    middle: NDArray[np.float32]
+    size_px: float
+
+
+def shape_of(points: NDArray[np.float32]) -> Shape | None:
+    """Shape of (468, 3) points; None where they lie in one spot or are not numbers."""
+    across = points[OUTER_CORNERS[1], :2] - points[OUTER_CORNERS[0], :2]
+    angle = math.atan2(float(across[1]), float(across[0]))
+    rigid = points[RIGID]
+    middle = rigid.mean(axis=0)
+    rigid = rigid - middle
+    size = math.sqrt(float(np.vdot(rigid, rigid)) / len(rigid))
+    if not size > 1.0:
         return None
-    if not found or not float(place[2, 0]) > 0.0:
+    cos, sin = math.cos(angle), math.sin(angle)
+    level = rigid @ np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], np.float32)
+    return Shape(level / np.float32(size), angle, middle[:2], size)
+
+
+def cut_face(crop_bgr: NDArray[np.uint8], shape: Shape) -> NDArray[np.float32]:
+    """The upper face (48, 64, 1) out of the crop in which `shape` was found, level and of unit contrast."""
+    half = cv2.resize(
+        cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2GRAY), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
+    )
+    scale = 0.5 * shape.size_px / RIGID_MM * FACE_MM / FACE_PX[0]
+    cos, sin = math.cos(shape.angle_rad) * scale, math.sin(shape.angle_rad) * scale
+    up = FACE_UP_MM / FACE_MM * FACE_PX[0]
+    half_w, half_h = (FACE_PX[0] - 1) / 2.0, (FACE_PX[1] - 1) / 2.0 + up
+    x, y = (shape.middle.astype(float) * 0.5 - 0.25).tolist()
+    matrix = np.array(
+        [[cos, -sin, x - cos * half_w + sin * half_h], [sin, cos, y - sin * half_w - cos * half_h]]
+    )
+    face = cv2.warpAffine(
+        half, matrix, FACE_PX, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    mean, spread = cv2.meanStdDev(face)
+    out = np.subtract(face, np.float32(mean[0, 0]), dtype=np.float32)
+    out *= np.float32(1.0 / (float(spread[0, 0]) + LEAST_CONTRAST))
+    return out[..., None]
+
+
+def estimate(network: Network, found: Landmarks) -> HeadPose | None:
+    """Pose of a face whose points were found; None where the points fit no face."""
+    shape = shape_of(found.in_crop)
+    if shape is None:
         return None
-    turn = aimed_at(place[:, 0].astype(np.float64, copy=False)) @ cv2.Rodrigues(rotation)[0]
-    yaw, pitch = direction_deg(turn @ np.array([0.0, 0.0, -1.0]))
-    return HeadPose(yaw, pitch + PITCH_ZERO_DEG, _roll_deg(turn, yaw, pitch), focal / float(place[2, 0]))
+    said = network.run_tensors(cut_face(found.crop, shape)[None], shape.points.reshape(1, -1))[0]
+    yaw, pitch, roll = angles_deg(said)
+    roll += math.degrees(shape.angle_rad + found.region.angle_rad)
+    return HeadPose(yaw, pitch, roll, pixels_per_mm(shape, found))
 
 
-def direction_deg(vector: NDArray[np.float64]) -> tuple[float, float]:
-    """Yaw and pitch in degrees of a direction (x right, y down, z away from the camera)."""
-    x, y, z = (float(part) for part in vector)
-    return math.degrees(math.atan2(x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z)))
+def pixels_per_mm(shape: Shape, found: Landmarks) -> float:
+    """The picture's scale at the head, by the size of a `shape` in the crop."""
+    return shape.size_px / RIGID_MM * found.region.side / len(found.crop)
 
 
-def aimed_at(place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation from the camera as it hangs to one pointed at `place`, still upright."""
-    x, y, z = (float(part) for part in place / np.linalg.norm(place))
-    level = math.hypot(x, z)
-    down = (-x * y / level, level, -y * z / level)
-    return np.array([(z / level, 0.0, -x / level), down, (x, y, z)])
-
-
-def _roll_deg(turn: NDArray[np.float64], yaw_deg: float, pitch_deg: float) -> float:
-    """Turn in the image plane that is left when yaw and pitch are taken away."""
-    yaw, pitch = math.radians(yaw_deg), math.radians(pitch_deg)
-    across = turn[:, 0]
-    without_yaw_z = -math.sin(yaw) * across[0] + math.cos(yaw) * across[2]
-    without_yaw_x = math.cos(yaw) * across[0] + math.sin(yaw) * across[2]
-    without_pitch_y = math.cos(pitch) * across[1] - math.sin(pitch) * without_yaw_z
-    return math.degrees(math.atan2(without_pitch_y, without_yaw_x))
+def angles_deg(said: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Yaw, pitch, and roll against the line between the eyes, of what the network said."""
+    yaw, pitch, roll = (float(each) * ANGLE_UNIT_DEG for each in said)
+    return yaw, pitch - PITCH_ZERO_DEG, roll

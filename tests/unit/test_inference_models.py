@@ -48,6 +48,7 @@ def test_only_allowed_models_and_none_describes_a_person() -> None:
     assert [model.file for model in ALLOWED] == [
         "face_detection_full_range_sparse.tflite",
         "face_landmark.tflite",
+        "head.tflite",
         "eyes.tflite",
     ]
     for model in ALLOWED:

@@ -374,7 +374,7 @@ print(" ".join(loaded))
 
 @pytest.mark.parametrize(
     ("face", "gaze", "models"),
-    [("0", "0", 0), ("1", "0", 2), ("1", "1", 3)],
+    [("0", "0", 0), ("1", "0", 3), ("1", "1", 4)],
     ids=["both off", "gaze off", "both on"],
 )
 def test_f042_models_loaded_by_the_switches(face: str, gaze: str, models: int) -> None:

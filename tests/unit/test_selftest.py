@@ -27,6 +27,7 @@ from appliance.inference.selftest import (
     difference,
     drawn_eyes,
     drawn_face,
+    drawn_head,
     face_sha256,
     make_golden,
     read_golden,
@@ -51,6 +52,7 @@ def golden() -> Golden:
 def test_the_drawn_face_has_the_same_bytes_everywhere() -> None:
     assert face_sha256(192) == "43b707e46dcd9818621fd88351cddecb36bbc6c705b38d7f59b6b338afeeab47"
     assert [part.shape for part in drawn_eyes()] == [(2, 36, 60, 1), (1, 5)]
+    assert [part.shape for part in drawn_head()] == [(1, 48, 64, 1), (1, 138)]
 
 
 def test_the_drawn_face_is_one_to_the_networks(loaded: Models) -> None:
@@ -124,10 +126,10 @@ def test_another_shape_is_noticed() -> None:
 
 
 def weakened(content: bytes, places: int) -> bytes:
-    """The same graph with 64 half-precision weights set to zero at each of some places in the file's second half."""
+    """The same graph with 64 half-precision weights set to zero at each of some places, evenly over the file."""
     spoiled = bytearray(content)
     for place in range(places):
-        start = len(content) // 2 + place * len(content) // 100
+        start = (place + 1) * len(content) // (places + 1) & ~1
         spoiled[start : start + 128] = bytes(128)
     return bytes(spoiled)
 
@@ -145,7 +147,7 @@ def test_a_network_with_other_weights_is_noticed(probe: selftest.Probe, golden: 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.model.file)
 def test_a_kernel_of_half_precision_is_noticed(probe: selftest.Probe, golden: Golden) -> None:
-    """Less is rounded than such a kernel would in every layer: a picture, or the three outputs of the eyes' network."""
+    """Less is rounded than such a kernel would in every layer: a picture, or the three outputs of our own networks."""
 
     class Half(Network):
         def run(self, crop_bgr: np.ndarray) -> list[np.ndarray]:

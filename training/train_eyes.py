@@ -1,6 +1,6 @@
 """Trains the eyes' network and writes it as TFLite.
 
-python -m training.train DATA HELD_OUT OUT.tflite [--epochs N] [--begin EARLIER.weights.h5 --rate R]
+python -m training.train_eyes DATA HELD_OUT HEAD.tflite OUT.tflite [--epochs N] [--begin EARLIER.weights.h5 --rate R]
 
 Beside OUT.tflite lies OUT.weights.h5, from where another training can go on.
 """
@@ -8,7 +8,6 @@ Beside OUT.tflite lies OUT.weights.h5, from where another training can go on.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from appliance.inference.eye_crops import ANGLE_UNIT_DEG, CROP_PX, POSE_NUMBERS
+from appliance.inference.eye_crops import CROP_PX
+from appliance.inference.head_pose import ANGLE_UNIT_DEG
 from training.dataset import CROP_STEPS, read_shards
-from training.network import EYE_NUMBERS, eye_tower, for_training, head_layers
+from training.export import convolved, dense, folded, joined, tflite
+from training.looks import another_look
+from training.network import EYE_NUMBERS, POSE_NUMBERS, eye_tower, eyes_for_training, eyes_joined
+from training.train_head import with_head
 
 BATCH = 256
 LEARNING_RATE = 2e-3
@@ -62,27 +65,9 @@ def altered(
     mirrored_pose = tf.concat([pose[:, :3] * flip, pose[:, 4:5], pose[:, 3:4]], axis=1)
     pose = tf.where(mirror[:, None], mirrored_pose, pose)
     true = tf.where(mirror[:, None], true * tf.constant([-1.0, 1.0, 1.0]), true)
-    eyes = tf.reshape(_another_look(tf.reshape(eyes, (-1, CROP_PX[1], CROP_PX[0], 1))), tf.shape(eyes))
+    eyes = tf.reshape(another_look(tf.reshape(eyes, (-1, CROP_PX[1], CROP_PX[0], 1))), tf.shape(eyes))
     pose += tf.random.normal(tf.shape(pose)) * tf.constant([0.05, 0.05, 0.03, 0.03, 0.03])
     return (eyes, pose), true
-
-
-def _another_look(eyes: tf.Tensor) -> tf.Tensor:
-    """Crops (N, 36, 60, 1) as another lens, light and camera software would show them: real pictures are sharpened, and
-    their light falls off."""
-    count = tf.shape(eyes)[0]
-
-    def drawn(low: float, high: float) -> tf.Tensor:
-        return tf.random.uniform((count, 1, 1, 1), low, high)
-
-    soft = tf.nn.avg_pool2d(tf.nn.avg_pool2d(eyes, 3, 1, "SAME"), 3, 1, "SAME")
-    eyes += drawn(-0.8, 1.6) * (eyes - soft)
-    eyes += drawn(-0.25, 0.25) * (eyes**2 - 1.0)
-    across = tf.linspace(-1.0, 1.0, CROP_PX[0])[None, None, :, None]
-    down = tf.linspace(-1.0, 1.0, CROP_PX[1])[None, :, None, None]
-    eyes += drawn(-0.6, 0.6) * tf.cast(across, tf.float32) + drawn(-0.5, 0.5) * tf.cast(down, tf.float32)
-    eyes *= drawn(0.7, 1.35)
-    return eyes + tf.random.normal(tf.shape(eyes)) * drawn(0.0, 0.3)
 
 
 def train(
@@ -94,15 +79,18 @@ def train(
 ) -> tuple[keras.Model, keras.Model, keras.Model]:
     """The whole model, its tower and its look, trained; prints the held-out error after each epoch."""
     keras.utils.set_random_seed(SEED)
-    tower, look = eye_tower(), head_layers()
-    model = for_training(tower, look)
+    tower, look = eye_tower(), eyes_joined()
+    model = eyes_for_training(tower, look)
     if begin is not None:
         model.load_weights(begin)
     steps = len(data["eyes"]) // BATCH
     rate = keras.optimizers.schedules.CosineDecay(first_rate, epochs * steps)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0)
     model.compile(optimizer, loss=loss, metrics=[error_deg])
-    batches = tf.data.Dataset.from_tensor_slices((data["eyes"], data["pose"], targets(data)))
+    order = np.random.default_rng(SEED).permutation(len(data["eyes"]))
+    batches = tf.data.Dataset.from_tensor_slices(
+        (data["eyes"][order], data["pose"][order], targets(data)[order])
+    )
     batches = batches.shuffle(20_000, seed=SEED).batch(BATCH, drop_remainder=True).map(altered, 2).prefetch(4)
     test = (held_out["eyes"].astype(np.float32)[..., None] / CROP_STEPS, held_out["pose"])
     checks = tf.data.Dataset.from_tensor_slices((test, targets(held_out))).batch(512)
@@ -111,9 +99,8 @@ def train(
 
 
 def export(tower: keras.Model, look: keras.Model) -> bytes:
-    """TFLite with half-precision weights and no custom operation: both eyes go through one tower as a batch of two."""
-    convolutions, to_numbers = _folded(tower), _dense(tower)
-    to_look = _dense(look)
+    """TFLite: both eyes go through one tower as a batch of two."""
+    convolutions, to_numbers, to_look = folded(tower), dense(tower), dense(look)
 
     @tf.function(
         input_signature=[
@@ -122,41 +109,11 @@ def export(tower: keras.Model, look: keras.Model) -> bytes:
         ]
     )
     def run(eyes: tf.Tensor, pose: tf.Tensor) -> dict[str, tf.Tensor]:
-        x = eyes
-        for kernel, bias, step in convolutions:
-            x = tf.nn.relu(tf.nn.conv2d(x, kernel, step, "SAME") + bias)
-        x = tf.reshape(x, (2, -1))
-        for kernel, bias in to_numbers:
-            x = tf.nn.relu(tf.matmul(x, kernel) + bias)
+        x = joined(tf.reshape(convolved(eyes, convolutions), (2, -1)), to_numbers)
         x = tf.concat([tf.reshape(x, (1, 2 * EYE_NUMBERS)), pose], axis=1)
-        for number, (kernel, bias) in enumerate(to_look):
-            x = tf.matmul(x, kernel) + bias
-            x = x if number == len(to_look) - 1 else tf.nn.relu(x)
-        return {"look": x}
+        return {"look": joined(x, to_look, last_is_plain=True)}
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([run.get_concrete_function()])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    return bytes(converter.convert())
-
-
-def _folded(tower: keras.Model) -> list[tuple[NDArray[np.float32], NDArray[np.float32], int]]:
-    """Each convolution with the normalisation behind it: kernel, bias, step."""
-    found = []
-    for layer, following in itertools.pairwise(tower.layers):
-        if isinstance(layer, keras.layers.Conv2D):
-            gamma, beta, mean, variance = (np.asarray(each) for each in following.get_weights())
-            scale = gamma / np.sqrt(variance + following.epsilon)
-            kernel = np.asarray(layer.get_weights()[0]) * scale
-            found.append(
-                (kernel.astype(np.float32), (beta - mean * scale).astype(np.float32), layer.strides[0])
-            )
-    return found
-
-
-def _dense(model: keras.Model) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    return [(np.asarray(layer.get_weights()[0]), np.asarray(layer.get_weights()[1])) for layer in dense]
+    return tflite(run)
 
 
 def main() -> None:
@@ -164,13 +121,15 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("data", type=Path)
     options.add_argument("held_out", type=Path)
+    options.add_argument("head", type=Path, help="the head's network, which reads each sample first")
     options.add_argument("out", type=Path)
     options.add_argument("--epochs", type=int, default=30)
     options.add_argument("--begin", type=Path, help="weights of an earlier training to go on from")
     options.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate to begin with")
     chosen = options.parse_args()
     data, held_out = (
-        read_shards(sorted(folder.glob("???????.npz"))) for folder in (chosen.data, chosen.held_out)
+        with_head(chosen.head.read_bytes(), read_shards(sorted(folder.glob("???????.npz"))))
+        for folder in (chosen.data, chosen.held_out)
     )
     model, tower, look = train(data, held_out, chosen.epochs, chosen.rate, chosen.begin)
     model.save_weights(chosen.out.with_suffix(".weights.h5"))

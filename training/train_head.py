@@ -1,0 +1,145 @@
+"""Trains the head's network and writes it as TFLite.
+
+python -m training.train_head DATA HELD_OUT OUT.tflite [--epochs N]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from appliance.inference.head_pose import (
+    ANGLE_UNIT_DEG,
+    FACE_PX,
+    MIRRORED,
+    PITCH_ZERO_DEG,
+    SHAPE_NUMBERS,
+    angles_deg,
+)
+from appliance.inference.interpreter import Network
+from appliance.inference.models import HEAD
+from training.dataset import CROP_STEPS, read_shards
+from training.export import convolved, dense, folded, joined, tflite
+from training.looks import another_look, partly_hidden
+from training.network import face_tower, from_shape, head_for_training, head_joined
+
+BATCH = 256
+LEARNING_RATE = 2e-3
+SEED = 2026
+# Degrees of roll matter less: they turn a crop, and the line between the eyes says nearly all of them.
+ROLL_SHARE = 0.1
+# How far the landmark network's points wander from one frame to the next, in sizes of the face.
+POINT_NOISE = 0.01
+
+
+def targets(data: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Yaw, pitch, and roll against the line between the eyes: (N, 3)."""
+    turned = data["head"] - np.stack([np.zeros_like(data["angle"])] * 2 + [data["angle"]], axis=1)
+    return (turned / ANGLE_UNIT_DEG).astype(np.float32)
+
+
+def loss(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
+    """Mean degrees off."""
+    off = said - true
+    aside = tf.sqrt(off[:, 0] ** 2 + off[:, 1] ** 2 + 1e-6)
+    return ANGLE_UNIT_DEG * tf.reduce_mean(aside + ROLL_SHARE * tf.abs(off[:, 2]))
+
+
+def altered(
+    face: tf.Tensor, shape: tf.Tensor, true: tf.Tensor
+) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """A batch as it could also have been: half of it seen in a mirror, something before the face, another lens and
+    light, points a little off."""
+    face = tf.cast(face, tf.float32)[..., None] / CROP_STEPS
+    mirror = tf.random.uniform((tf.shape(face)[0],)) < 0.5
+    face = tf.where(mirror[:, None, None, None], face[:, :, ::-1], face)
+    points = tf.gather(tf.reshape(shape, (-1, SHAPE_NUMBERS // 3, 3)), MIRRORED, axis=1)
+    flipped = tf.reshape(points * tf.constant([-1.0, 1.0, 1.0]), (-1, SHAPE_NUMBERS))
+    shape = tf.where(mirror[:, None], flipped, shape)
+    true = tf.where(mirror[:, None], true * tf.constant([-1.0, 1.0, -1.0]), true)
+    face = tf.roll(another_look(partly_hidden(face)), tf.random.uniform((2,), -1, 2, tf.int32), [1, 2])
+    return (face, shape + tf.random.normal(tf.shape(shape)) * POINT_NOISE), true
+
+
+def train(
+    data: dict[str, NDArray[Any]], held_out: dict[str, NDArray[Any]], epochs: int
+) -> tuple[keras.Model, keras.Model, keras.Model]:
+    """The tower, what reads the shape, and what joins both, trained; prints the held-out error after each epoch."""
+    keras.utils.set_random_seed(SEED)
+    parts = face_tower(), from_shape(), head_joined()
+    model = head_for_training(*parts)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * (len(data["face"]) // BATCH))
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0), loss=loss)
+    order = np.random.default_rng(SEED).permutation(len(data["face"]))
+    batches = tf.data.Dataset.from_tensor_slices(
+        (data["face"][order], data["shape"][order], targets(data)[order])
+    )
+    batches = batches.shuffle(20_000, seed=SEED).batch(BATCH, drop_remainder=True).map(altered, 2).prefetch(4)
+    test = (held_out["face"].astype(np.float32)[..., None] / CROP_STEPS, held_out["shape"])
+    checks = tf.data.Dataset.from_tensor_slices((test, targets(held_out))).batch(512)
+    model.fit(batches, epochs=epochs, validation_data=checks, verbose=2)
+    return parts
+
+
+def export(tower: keras.Model, shapes: keras.Model, turn: keras.Model) -> bytes:
+    """TFLite."""
+    convolutions, to_numbers, of_shape, to_turn = folded(tower), dense(tower), dense(shapes), dense(turn)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((1, FACE_PX[1], FACE_PX[0], 1), tf.float32, "face"),
+            tf.TensorSpec((1, SHAPE_NUMBERS), tf.float32, "shape"),
+        ]
+    )
+    def run(face: tf.Tensor, shape: tf.Tensor) -> dict[str, tf.Tensor]:
+        seen = joined(tf.reshape(convolved(face, convolutions), (1, -1)), to_numbers)
+        both = tf.concat([seen, joined(shape, of_shape)], axis=1)
+        return {"turn": joined(both, to_turn, last_is_plain=True)}
+
+    return tflite(run)
+
+
+def with_head(content: bytes, data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The same samples with what the head's network reads of each: `read` (yaw, pitch, roll; degrees), and `pose` as
+    the eyes' network is told."""
+    network = Network(content, HEAD.outputs, inputs=HEAD.inputs)
+    faces = data["face"].astype(np.float32)[..., None] / np.float32(CROP_STEPS)
+    read = np.array(
+        [
+            angles_deg(network.run_tensors(face[None], shape[None])[0])
+            for face, shape in zip(faces, data["shape"], strict=True)
+        ],
+        np.float32,
+    )
+    read[:, 2] += data["angle"]
+    pose = np.concatenate([read / ANGLE_UNIT_DEG, data["open_by"]], axis=1).astype(np.float32)
+    return data | {"read": read, "pose": pose}
+
+
+def main() -> None:
+    """Train, export, say what came out."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("data", type=Path)
+    options.add_argument("held_out", type=Path)
+    options.add_argument("out", type=Path)
+    options.add_argument("--epochs", type=int, default=16)
+    chosen = options.parse_args()
+    data, held_out = (
+        read_shards(sorted(folder.glob("???????.npz"))) for folder in (chosen.data, chosen.held_out)
+    )
+    chosen.out.write_bytes(export(*train(data, held_out, chosen.epochs)))
+    read = with_head(chosen.out.read_bytes(), held_out)["read"] + [0.0, PITCH_ZERO_DEG, 0.0]
+    off = np.abs(read - held_out["head"]).mean(axis=0)
+    print(
+        f"{len(data['face'])} samples; held out {len(read)}: yaw {off[0]:.2f}, pitch {off[1]:.2f} degrees off"
+    )
+
+
+if __name__ == "__main__":
+    main()
