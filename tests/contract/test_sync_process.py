@@ -149,7 +149,12 @@ def test_pictures_only_under_a_lease_and_a_policy_with_previews(node: Node) -> N
 
 def test_observation_reaches_the_room_also_over_an_outage(node: Node) -> None:
     """Whoever is back first: what the broker dropped, since the room was not back yet, is said again when it is."""
-    node.refresh()
+
+    def knows_the_room() -> bool:
+        node.refresh()
+        return node.status().clock_offset_s is not None
+
+    until(knows_the_room, "the node has heard this life of the room, so that another one is another")
     node.camera.say(**observation(1))
     first = decode(
         ObservationMessage, until(lambda: next(iter(node.room.said(FromNode.OBSERVATION)), None), "first")
