@@ -71,6 +71,11 @@ def _stored(crop: NDArray[np.float32]) -> NDArray[np.int8]:
     return np.clip(crop[..., 0] * CROP_STEPS, -127, 127).astype(np.int8)
 
 
+def as_shown(stored: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Stored crops (…, height, width) as a network is shown them (…, height, width, 1)."""
+    return stored.astype(np.float32)[..., None] / np.float32(CROP_STEPS)
+
+
 def write_shard(wheel: Path, out: Path, first: int) -> tuple[int, int]:
     """Draw IDENTITIES_A_SHARD identities from `first` on; returns its number and how many samples it has."""
     target = out / f"{first:07d}.npz"

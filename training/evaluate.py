@@ -26,7 +26,7 @@ from appliance.inference.inspect import read_picture
 from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, HEAD, load
-from training.dataset import CROP_STEPS, read_shards
+from training.dataset import as_shown, read_shards
 from training.train_head import with_head
 
 Array = NDArray[np.float64]
@@ -55,7 +55,7 @@ def of_held_out(eyes: Network, data: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Errors by condition on identities that were never learned from."""
     looks = np.array(
         [
-            look(eyes, crops.astype(np.float32)[..., None] / np.float32(CROP_STEPS), pose, read)
+            look(eyes, as_shown(crops), pose, read)
             for crops, pose, read in zip(data["eyes"], data["pose"], data["read"], strict=True)
         ]
     )

@@ -53,5 +53,5 @@ def folded(tower: keras.Model) -> list[Convolution]:
 
 def dense(model: keras.Model) -> list[Dense]:
     """Kernel and bias of each dense layer."""
-    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    return [(np.asarray(layer.get_weights()[0]), np.asarray(layer.get_weights()[1])) for layer in dense]
+    found = [layer.get_weights() for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    return [(np.asarray(kernel), np.asarray(bias)) for kernel, bias in found]

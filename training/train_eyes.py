@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,21 +18,19 @@ from numpy.typing import NDArray
 
 from appliance.inference.eye_crops import CROP_PX
 from appliance.inference.head_pose import ANGLE_UNIT_DEG
-from training.dataset import CROP_STEPS, read_shards
+from training.dataset import CROP_STEPS, as_shown
 from training.export import convolved, dense, folded, joined, tflite
+from training.fit import LEARNING_RATE, SEED, Data, fit, samples_in
 from training.looks import another_look
 from training.network import EYE_NUMBERS, POSE_NUMBERS, eye_tower, eyes_for_training, eyes_joined
 from training.train_head import with_head
 
-BATCH = 256
-LEARNING_RATE = 2e-3
-SEED = 2026
 LEAST_LOG_DEG = -1.0
 # Of the plain error beside the doubted one: what the network gives up on would else teach it nothing.
 PLAIN_SHARE = 0.1
 
 
-def targets(data: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+def targets(data: Data) -> NDArray[np.float32]:
     """What is to be added to the measured head, and the cosine that makes a yaw a distance: (N, 3)."""
     add = (data["gaze"] - data["read"][:, :2]) / ANGLE_UNIT_DEG
     return np.concatenate([add, np.cos(np.radians(data["gaze"][:, 1:2]))], axis=1).astype(np.float32)
@@ -56,7 +53,7 @@ def error_deg(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
 def altered(
     eyes: tf.Tensor, pose: tf.Tensor, true: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A batch as it could also have been: half of it seen in a mirror, some noise, another contrast, a patch hidden."""
+    """A batch as it could also have been: half of it seen in a mirror, another lens and light, some noise."""
     eyes = tf.cast(eyes, tf.float32)[..., None] / CROP_STEPS
     count = tf.shape(eyes)[0]
     mirror = tf.random.uniform((count,)) < 0.5
@@ -71,8 +68,8 @@ def altered(
 
 
 def train(
-    data: dict[str, NDArray[Any]],
-    held_out: dict[str, NDArray[Any]],
+    data: Data,
+    held_out: Data,
     epochs: int,
     first_rate: float = LEARNING_RATE,
     begin: Path | None = None,
@@ -83,18 +80,16 @@ def train(
     model = eyes_for_training(tower, look)
     if begin is not None:
         model.load_weights(begin)
-    steps = len(data["eyes"]) // BATCH
-    rate = keras.optimizers.schedules.CosineDecay(first_rate, epochs * steps)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0)
-    model.compile(optimizer, loss=loss, metrics=[error_deg])
-    order = np.random.default_rng(SEED).permutation(len(data["eyes"]))
-    batches = tf.data.Dataset.from_tensor_slices(
-        (data["eyes"][order], data["pose"][order], targets(data)[order])
+    fit(
+        model,
+        (data["eyes"], data["pose"], targets(data)),
+        (as_shown(held_out["eyes"]), held_out["pose"], targets(held_out)),
+        altered,
+        epochs,
+        first_rate,
+        loss=loss,
+        metrics=[error_deg],
     )
-    batches = batches.shuffle(20_000, seed=SEED).batch(BATCH, drop_remainder=True).map(altered, 2).prefetch(4)
-    test = (held_out["eyes"].astype(np.float32)[..., None] / CROP_STEPS, held_out["pose"])
-    checks = tf.data.Dataset.from_tensor_slices((test, targets(held_out))).batch(512)
-    model.fit(batches, epochs=epochs, validation_data=checks, verbose=2)
     return model, tower, look
 
 
@@ -128,8 +123,7 @@ def main() -> None:
     options.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate to begin with")
     chosen = options.parse_args()
     data, held_out = (
-        with_head(chosen.head.read_bytes(), read_shards(sorted(folder.glob("???????.npz"))))
-        for folder in (chosen.data, chosen.held_out)
+        with_head(chosen.head.read_bytes(), samples_in(folder)) for folder in (chosen.data, chosen.held_out)
     )
     model, tower, look = train(data, held_out, chosen.epochs, chosen.rate, chosen.begin)
     model.save_weights(chosen.out.with_suffix(".weights.h5"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,21 +23,19 @@ from appliance.inference.head_pose import (
 )
 from appliance.inference.interpreter import Network
 from appliance.inference.models import HEAD
-from training.dataset import CROP_STEPS, read_shards
+from training.dataset import CROP_STEPS, as_shown
 from training.export import convolved, dense, folded, joined, tflite
+from training.fit import SEED, Data, fit, samples_in
 from training.looks import another_look, partly_hidden
 from training.network import face_tower, from_shape, head_for_training, head_joined
 
-BATCH = 256
-LEARNING_RATE = 2e-3
-SEED = 2026
 # Degrees of roll matter less: they turn a crop, and the line between the eyes says nearly all of them.
 ROLL_SHARE = 0.1
 # How far the landmark network's points wander from one frame to the next, in sizes of the face.
 POINT_NOISE = 0.01
 
 
-def targets(data: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+def targets(data: Data) -> NDArray[np.float32]:
     """Yaw, pitch, and roll against the line between the eyes: (N, 3)."""
     turned = data["head"] - np.stack([np.zeros_like(data["angle"])] * 2 + [data["angle"]], axis=1)
     return (turned / ANGLE_UNIT_DEG).astype(np.float32)
@@ -67,23 +64,19 @@ def altered(
     return (face, shape + tf.random.normal(tf.shape(shape)) * POINT_NOISE), true
 
 
-def train(
-    data: dict[str, NDArray[Any]], held_out: dict[str, NDArray[Any]], epochs: int
-) -> tuple[keras.Model, keras.Model, keras.Model]:
+def train(data: Data, held_out: Data, epochs: int) -> tuple[keras.Model, keras.Model, keras.Model]:
     """The tower, what reads the shape, and what joins both, trained; prints the held-out error after each epoch."""
     keras.utils.set_random_seed(SEED)
     parts = face_tower(), from_shape(), head_joined()
     model = head_for_training(*parts)
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * (len(data["face"]) // BATCH))
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0), loss=loss)
-    order = np.random.default_rng(SEED).permutation(len(data["face"]))
-    batches = tf.data.Dataset.from_tensor_slices(
-        (data["face"][order], data["shape"][order], targets(data)[order])
+    fit(
+        model,
+        (data["face"], data["shape"], targets(data)),
+        (as_shown(held_out["face"]), held_out["shape"], targets(held_out)),
+        altered,
+        epochs,
+        loss=loss,
     )
-    batches = batches.shuffle(20_000, seed=SEED).batch(BATCH, drop_remainder=True).map(altered, 2).prefetch(4)
-    test = (held_out["face"].astype(np.float32)[..., None] / CROP_STEPS, held_out["shape"])
-    checks = tf.data.Dataset.from_tensor_slices((test, targets(held_out))).batch(512)
-    model.fit(batches, epochs=epochs, validation_data=checks, verbose=2)
     return parts
 
 
@@ -105,15 +98,14 @@ def export(tower: keras.Model, shapes: keras.Model, turn: keras.Model) -> bytes:
     return tflite(run)
 
 
-def with_head(content: bytes, data: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def with_head(content: bytes, data: Data) -> Data:
     """The same samples with what the head's network reads of each: `read` (yaw, pitch, roll; degrees), and `pose` as
     the eyes' network is told."""
     network = Network(content, HEAD.outputs, inputs=HEAD.inputs)
-    faces = data["face"].astype(np.float32)[..., None] / np.float32(CROP_STEPS)
     read = np.array(
         [
             angles_deg(network.run_tensors(face[None], shape[None])[0])
-            for face, shape in zip(faces, data["shape"], strict=True)
+            for face, shape in zip(as_shown(data["face"]), data["shape"], strict=True)
         ],
         np.float32,
     )
@@ -130,9 +122,7 @@ def main() -> None:
     options.add_argument("out", type=Path)
     options.add_argument("--epochs", type=int, default=16)
     chosen = options.parse_args()
-    data, held_out = (
-        read_shards(sorted(folder.glob("???????.npz"))) for folder in (chosen.data, chosen.held_out)
-    )
+    data, held_out = samples_in(chosen.data), samples_in(chosen.held_out)
     chosen.out.write_bytes(export(*train(data, held_out, chosen.epochs)))
     read = with_head(chosen.out.read_bytes(), held_out)["read"] + [0.0, PITCH_ZERO_DEG, 0.0]
     off = np.abs(read - held_out["head"]).mean(axis=0)

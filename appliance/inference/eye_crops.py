@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.inference.landmarks import OUTER_CORNERS, Region, around
+from appliance.inference.level_crop import cut_level
 
 # Width and height of a crop; it covers CROP_MM of the average face, an eye with its brow's edge.
 CROP_PX = (60, 36)
@@ -20,8 +21,6 @@ CROP_MM = 42.0
 # In the 468-point mesh, image-left eye first: the corners, and the middles of upper and lower lid.
 CORNERS = ((33, 133), (263, 362))
 LIDS = ((159, 145), (386, 374))
-# Keeps an even, dark crop from becoming noise when it is brought to unit contrast.
-LEAST_CONTRAST = 6.0
 
 
 @dataclass(frozen=True)
@@ -50,36 +49,5 @@ def cut_eyes(
         x, y = ((flat[outer] + flat[inner]) / 2.0).tolist()
         near, left, top = around(frame_bgr, Region(x, y, CROP_PX[0] * scale, angle))
         grey = cv2.cvtColor(near, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
-        _cut(grey, x - left, y - top, scale, angle, bool(side), eyes[side, :, :, 0])
+        cut_level(grey, (x - left, y - top), scale, angle, eyes[side, :, :, 0], mirrored=bool(side))
     return EyeCrops(eyes, (heights[0] / widths[0], heights[1] / widths[1]), max(widths))
-
-
-def _cut(
-    grey: NDArray[np.uint8],
-    x: float,
-    y: float,
-    scale: float,
-    angle: float,
-    mirrored: bool,
-    out: NDArray[np.float32],
-) -> None:
-    width, height = CROP_PX
-    cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
-    along_x, along_y = (-cos, -sin) if mirrored else (cos, sin)
-    half_w, half_h = (width - 1) / 2.0, (height - 1) / 2.0
-    matrix = np.array(
-        [
-            [along_x, -sin, x - along_x * half_w + sin * half_h],
-            [along_y, cos, y - along_y * half_w - cos * half_h],
-        ]
-    )
-    crop = cv2.warpAffine(
-        grey,
-        matrix,
-        CROP_PX,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    mean, spread = cv2.meanStdDev(crop)
-    np.subtract(crop, np.float32(mean[0, 0]), out=out)
-    out *= np.float32(1.0 / (float(spread[0, 0]) + LEAST_CONTRAST))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import OUTER_CORNERS, Landmarks
+from appliance.inference.level_crop import cut_level
 
 # Points that stay when a person talks or blinks: forehead, nose, eye corners, cheeks, temples. Middle, then pairs.
 _MIDDLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 19, 94, 2)
@@ -24,7 +25,7 @@ _RIGHT = (263, 362, 358, 327, 356, 454, 323, 284, 332, 297, 345, 280, 266, 425, 
 RIGID = np.array(_MIDDLE + _LEFT + _RIGHT)
 SHAPE_NUMBERS = 3 * len(RIGID)
 # The order of the same points on a face in a mirror.
-MIRRORED = np.concatenate([np.arange(14), np.arange(30, 46), np.arange(14, 30)])
+MIRRORED = np.array([RIGID.tolist().index(point) for point in _MIDDLE + _RIGHT + _LEFT])
 # How far those points lie from their middle (root mean square) on the average face, millimetres.
 RIGID_MM = 56.4
 # Width and height of the picture; it covers FACE_MM across, from the hair to the upper lip: mouths move and beards
@@ -35,8 +36,6 @@ FACE_UP_MM = 14.0
 ANGLE_UNIT_DEG = 30.0
 # How people who look into the lens hold their heads, as the network says it: median of 17 photos labelled frontal.
 PITCH_ZERO_DEG = 6.7
-# Keeps an even, dark picture from becoming noise when it is brought to unit contrast.
-LEAST_CONTRAST = 6.0
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,19 @@ def cut_face(crop_bgr: NDArray[np.uint8], shape: Shape) -> NDArray[np.float32]:
     half = cv2.resize(
         cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2GRAY), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
     )
-    scale = 0.5 * shape.size_px / RIGID_MM * FACE_MM / FACE_PX[0]
-    cos, sin = math.cos(shape.angle_rad) * scale, math.sin(shape.angle_rad) * scale
-    up = FACE_UP_MM / FACE_MM * FACE_PX[0]
-    half_w, half_h = (FACE_PX[0] - 1) / 2.0, (FACE_PX[1] - 1) / 2.0 + up
+    per_mm = 0.5 * shape.size_px / RIGID_MM
     x, y = (shape.middle.astype(float) * 0.5 - 0.25).tolist()
-    matrix = np.array(
-        [[cos, -sin, x - cos * half_w + sin * half_h], [sin, cos, y - sin * half_w - cos * half_h]]
+    up = FACE_UP_MM * per_mm
+    middle = (x + math.sin(shape.angle_rad) * up, y - math.cos(shape.angle_rad) * up)
+    face = np.empty((FACE_PX[1], FACE_PX[0], 1), np.float32)
+    cut_level(
+        half.astype(np.uint8, copy=False),
+        middle,
+        per_mm * FACE_MM / FACE_PX[0],
+        shape.angle_rad,
+        face[:, :, 0],
     )
-    face = cv2.warpAffine(
-        half, matrix, FACE_PX, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
-    mean, spread = cv2.meanStdDev(face)
-    out = np.subtract(face, np.float32(mean[0, 0]), dtype=np.float32)
-    out *= np.float32(1.0 / (float(spread[0, 0]) + LEAST_CONTRAST))
-    return out[..., None]
+    return face
 
 
 def estimate(network: Network, found: Landmarks) -> HeadPose | None:

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from appliance.errors import ModelMissing, ModelsDiffer
 from appliance.inference import voice_selftest
-from appliance.inference.eye_crops import CROP_PX, LEAST_CONTRAST
+from appliance.inference.eye_crops import CROP_PX
 from appliance.inference.head_pose import FACE_PX, SHAPE_NUMBERS
 from appliance.inference.interpreter import Network
+from appliance.inference.level_crop import LEAST_CONTRAST
 from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, HEAD, ModelFile, Models, load
 from appliance.inference.voice_network import VOICE, load_voice_network
 

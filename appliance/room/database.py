@@ -25,7 +25,7 @@ from appliance.store.backup import back_up
 Result = TypeVar("Result")
 BUSY_TIMEOUT_MS = 5000
 migrations = sqlite_utils.Migrations("room")
-# `Decisions.is_over`, for SQLite.
+# `Decisions.is_over`, for SQLite; an index has these very words, so other ones need a migration of their own.
 NOT_OVER = "synced_at IS NULL AND discarded_at IS NULL AND set_aside_at IS NULL AND start_refused IS NULL"
 
 

@@ -158,9 +158,8 @@ class Upload:
 
         An answer that is late, to a question that was asked again since, would send once more what is there by now.
         """
-        if (grants.room, grants.desk, grants.sid) != self._place or self._asked_at is None:
-            return [], []
-        if grants.number != self._number:
+        asked = self._asked_at is not None and grants.number == self._number
+        if (grants.room, grants.desk, grants.sid) != self._place or not asked:
             return [], []
         self._asked_at, self._answer_timeout_s = None, ANSWER_TIMEOUT_S
         wanted = [

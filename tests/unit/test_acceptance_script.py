@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from appliance.acceptance.figures import LIGHT_ADVICE, Eyes, advice, measure_eyes, usable_gaze
+from appliance.acceptance.figures import (
+    LIGHT_ADVICE,
+    YAW_WITHIN_DEG_AT_PX,
+    Eyes,
+    advice,
+    measure_eyes,
+    usable_gaze,
+)
 from appliance.acceptance.judging import Judged, judge
 from appliance.acceptance.looking import Looking, Sample, Seen, eye_distance_px
 from appliance.acceptance.script import NOT_STAGED, PRACTICE_S, SCRIPT, Expected, Step, chosen, duration_s
@@ -209,8 +217,8 @@ def test_nothing_is_asked_for_where_nothing_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"eyes": Eyes(27.0, 24.0, 900)}, "eyes are 27 pixels apart; at 25 .* to 5.7 .*, at 50 to 4.8: bring the"),
-        ({"eyes": Eyes(12.0, 10.0, 9)}, "eyes are 12 pixels apart; at 16 .* to 7.1"),
+        ({"eyes": Eyes(27.0, 24.0, 900)}, "eyes are 27 pixels apart; at 25 .* to 5.2 .*, at 50 to 4.2: bring the"),
+        ({"eyes": Eyes(12.0, 10.0, 9)}, "eyes are 12 pixels apart; at 16 .* to 5.9"),
         ({"eyes": Eyes(None, None, 0)}, "no face that looks at the camera"),
         ({"light": {"good": 0.7, "dark": 0.3}}, "dark 30% of the time.*more light on the face"),
         ({"light": {"good": 0.8, "glare": 0.2}}, "glare 20%.*away from the lens"),
@@ -265,3 +273,20 @@ def test_up_is_told_as_the_rule_counts_it() -> None:
     assert (high.side, level.side) == ("left", "up")
     slight = Seen("gaze_outside_work_area", 0, 0, measured=measured | {"yaw_deg": 10.0, "pitch_deg": 14.0})
     assert slight.side == "left"
+
+
+def test_degrees_by_pixels_are_those_of_the_documentation() -> None:
+    """Each the largest that the documentation's table has for so many pixels or more."""
+    lines = Path("docs/observations.md").read_text(encoding="utf-8").splitlines()
+    heading = next(
+        number for number, line in enumerate(lines) if line.startswith("| Pixels between the eyes")
+    )
+    pixels, degrees = (
+        [float(cell.strip(" °")) for cell in lines[number].split("|")[2:-1]]
+        for number in (heading, heading + 2)
+    )
+    told = dict(zip(pixels, degrees, strict=True))
+    for px, within_deg in YAW_WITHIN_DEG_AT_PX.items():
+        assert within_deg == max(
+            degree for at, degree in told.items() if px <= at <= max(YAW_WITHIN_DEG_AT_PX)
+        )
