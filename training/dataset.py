@@ -86,7 +86,8 @@ def write_shard(wheel: Path, out: Path, first: int) -> tuple[int, int]:
     numbers = range(first, first + IDENTITIES_A_SHARD)
     rows = [record(number, sample) for number in numbers for sample in sampler.of_identity(number)]
     part = target.with_suffix(".part.npz")
-    np.savez(part, **{name: np.stack([np.asarray(row[name]) for row in rows]) for name in FIELDS})
+    columns: dict[str, Any] = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in FIELDS}
+    np.savez(part, **columns)
     part.rename(target)
     return first, len(rows)
 

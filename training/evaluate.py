@@ -27,7 +27,7 @@ from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import find_landmarks, region_of_face, region_of_points
 from appliance.inference.models import EYES, FACE_DETECTION, FACE_LANDMARK, HEAD, load
 from training.dataset import as_shown, read_shards
-from training.train_head import with_head
+from training.train_head import head_error_deg, with_head
 
 Array = NDArray[np.float64]
 
@@ -77,8 +77,8 @@ def of_held_out(eyes: Network, data: dict[str, NDArray[Any]]) -> dict[str, Any]:
         "caucasian": data["group"][:, 0] == 2,
     }
     copied = angle_deg(data["read"][:, :2], data["gaze"])
-    out = {name: _figures(error[part]) for name, part in parts.items() if part.any()}
-    turned = np.abs(data["read"] - data["head"])
+    out: dict[str, Any] = {name: _figures(error[part]) for name, part in parts.items() if part.any()}
+    turned = head_error_deg(data)
     out["head, all"], out["head, clear"] = (
         turned[part].mean(axis=0).round(2).tolist() for part in (parts["all"], clear)
     )

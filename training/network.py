@@ -33,8 +33,8 @@ def eye_tower() -> keras.Model:
 def eyes_joined() -> keras.Model:
     """Both eyes' numbers and the pose to the three outputs."""
     joined = layers.Input((2 * EYE_NUMBERS + POSE_NUMBERS,))
-    x = layers.Dense(64, activation="relu")(joined)
-    x = layers.Dense(32, activation="relu")(x)
+    x = layers.Dense(128, activation="relu")(joined)
+    x = layers.Dense(48, activation="relu")(x)
     begin = keras.initializers.Constant([0.0, 0.0, FIRST_LOG_DEG])
     return keras.Model(joined, layers.Dense(3, bias_initializer=begin)(x), name="look")
 

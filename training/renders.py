@@ -22,6 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training import eyes, heads, samples, scene
+from training.expressions import Expression
 from training.makehuman import MakeHuman
 from training.spoil import wear_glasses
 
@@ -99,7 +100,9 @@ class Desk:
         pair = eyes.draw(rng, head, "person")
         pose = _pose(rng, head, cell.distance)
         shut, lower = float(rng.uniform(-0.25, 0.1)), float(rng.uniform(0.0, 0.2))
-        window, inside, place = self._studio.take(rng, head, pair, texture, pose, (shut, shut), lower)
+        closed = shut + lower * (1.0 - max(0.0, shut))
+        face = Expression({}, (closed, closed))
+        window, inside, place = self._studio.take(rng, head, pair, texture, pose, face)
         if cell.glasses == "yes":
             wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
         frame = _before(_room(rng), window, inside, place)

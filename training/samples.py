@@ -16,7 +16,7 @@ from appliance.inference.head_pose import Shape, cut_face, pixels_per_mm, shape_
 from appliance.inference.interpreter import Network
 from appliance.inference.landmarks import Region, find_landmarks, region_of_points
 from appliance.one_thread import stay_in_one_thread
-from training import eyes, heads, scene
+from training import expressions, eyes, heads, scene
 from training.makehuman import MakeHuman
 from training.spoil import spoil, wear_glasses
 
@@ -72,15 +72,15 @@ class Sampler:
             style: eyes.Style = "makehuman" if rng.random() < 0.4 else "person"
             pair = eyes.draw(rng, head, style)
             pose = draw_pose(rng, head, *REACH_DEG[style])
-            shut, lower = _lids(rng, style)
-            window, inside, place = self._studio.take(rng, head, pair, texture, pose, shut, lower)
+            face = expressions.draw(rng, style == "person")
+            window, inside, place = self._studio.take(rng, head, pair, texture, pose, face)
             glasses = rng.random() < 0.3
             if glasses:
                 wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
             for _ in range(FRAMES_OF_ONE):
                 hard = bool(rng.random() < 0.35)
                 frame, region, eye_px = compose(rng, window, inside, place, pose, head, hard)
-                lid = 1.0 - max(0.0, *shut)
+                lid = face.open_share
                 yield (frame, region), labels_of(pose, eye_px, lid, hard, glasses), head, style
 
     def _read(
@@ -206,9 +206,8 @@ def compose(
     if hard and eye_px > 30.0:
         smaller = rng.uniform(26.0 / eye_px, 1.0)
         size = (round(640 * smaller), round(480 * smaller))
-        frame = cv2.resize(
-            cv2.resize(frame, size, interpolation=cv2.INTER_AREA), (640, 480), interpolation=cv2.INTER_LINEAR
-        )
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(small, (640, 480), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
         eye_px *= smaller
     x = pose.focal_px * pose.place_mm[0] / pose.place_mm[2] + 320.0
     y = pose.focal_px * (pose.place_mm[1] + 25.0) / pose.place_mm[2] + 240.0
@@ -233,13 +232,3 @@ def background(rng: Generator) -> NDArray[np.uint8]:
     small = (grey + (small - grey) * rng.uniform(0, 1)).astype(np.uint8)
     how = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
     return cv2.resize(small, (640, 480), interpolation=how).astype(np.uint8, copy=False)
-
-
-def _lids(rng: Generator, style: eyes.Style) -> tuple[tuple[float, float], float]:
-    """How far shut each eye is (below 0: wide open), and how much lower a person's upper lids hang anyway."""
-    shut = rng.uniform(0.25, 0.55) if rng.random() < 0.1 else rng.uniform(-0.5, 0.1)
-    if style == "makehuman":
-        return (float(shut), float(shut)), 0.0
-    # People's two eyes are never quite alike, and some screw one up.
-    apart = rng.normal(0.0, 0.15) if rng.random() < 0.15 else rng.normal(0.0, 0.03)
-    return (float(shut - apart), float(shut + apart)), float(rng.beta(1.2, 3.0) * 0.25)

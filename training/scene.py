@@ -9,7 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training import eyes, heads, raster, shade
+from training import expressions, eyes, raster, shade
+from training.expressions import Expression
 from training.heads import Head
 from training.makehuman import MakeHuman
 
@@ -56,7 +57,7 @@ class Studio:
         groups = makehuman.groups
         lash = np.concatenate([groups[f"helper-{side}-eyelashes-{row}"] for side in "lr" for row in (1, 2)])
         self._skin = mesh.skin.astype(np.int32)
-        self._hair = mesh.hair.astype(np.int32)
+        self._hair, self._hair_edges = _finer(mesh.hair, len(makehuman.base_mm))
         self._lashes = makehuman.triangles_of(set(lash.tolist())).astype(np.int32)
         self._skin_uv, self._uv = mesh.skin_uv.astype(np.int32), mesh.uv.astype(np.float32)
         small = (TEXTURE_PX, TEXTURE_PX)
@@ -104,15 +105,16 @@ class Studio:
         pair: eyes.Eyes,
         texture: NDArray[np.float32],
         pose: Pose,
-        lids: tuple[float, float],
-        lower_lid: float,
+        expression: Expression,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[float, float, float]]:
         """The window as BGR, where the head is in it, and its place in the frame (left, top, side in pixels)."""
         axes = [_axis(pose, pair, head, side) for side in (0, 1)]
         in_head = pose.turn.T @ axes[0]
         follow = pair.lids_follow * float(np.arctan2(-in_head[1], np.hypot(in_head[0], in_head[2])))
-        rest = heads.lids(head, self._makehuman, lids, follow, lower_lid)
-        points = (rest @ pose.turn.T + pose.place_mm).astype(np.float32)
+        shown = self._with_hair(
+            expressions.applied(head, self._makehuman, expression, follow, pair.lids_lifted_mm)
+        )
+        points = (shown @ pose.turn.T + pose.place_mm).astype(np.float32)
         rows = np.stack([pair.row(head, side, axes[side], pose.turn, pose.place_mm) for side in (0, 1)])
         side_px = pose.focal_px * WINDOW_MM / pose.place_mm[2]
         middle_x = pose.focal_px * pose.place_mm[0] / pose.place_mm[2] + FRAME[0] / 2
@@ -124,7 +126,6 @@ class Studio:
         image, seen = self._render(
             rng,
             points,
-            rest,
             rows,
             pair,
             texture,
@@ -139,7 +140,6 @@ class Studio:
         self,
         rng: Generator,
         points: NDArray[np.float32],
-        rest: Array,
         rows: NDArray[np.float32],
         pair: eyes.Eyes,
         texture: NDArray[np.float32],
@@ -148,8 +148,9 @@ class Studio:
         top: float,
         head: Head,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        rest = self._with_hair(head.vertices_mm)
         parts = [(self._skin, shade.SKIN, True)]
-        if rng.random() < 0.45:
+        if rng.random() < 0.65:
             parts.append((self._cut(rng, rest), shade.HAIR, False))
         # MakeHuman's lashes are broad bands, and its eyes turn about a middle that lies deeper than a person's: by the
         # bands a network can tell which of the two it sees.
@@ -181,18 +182,30 @@ class Studio:
         )  # fmt: skip
         shade.eyeballs(rows, focal, left, top, buffers.depth_mm, lights, ambient, _screen(rng), image, seen)
         shade.lids_and_lashes(rows, focal, left, top, image, seen)
+        shade.liner(rows, focal, left, top, image, seen)
         face = image[seen == shade.SKIN]
         bright = float(np.median(face.mean(axis=1))) if len(face) else 0.2
         # A camera exposes so that a face is somewhere in the middle; dark skin is left darker, as cameras do.
         exposure = rng.uniform(0.12, 0.42) * (bright / 0.25) ** 0.35 / max(bright, 1e-3)
         return shade.develop(image, exposure, float(rng.uniform(1.9, 2.4))), seen
 
+    def _with_hair(self, vertices: Array) -> Array:
+        """Vertices and those between them that finer hair has."""
+        for edges in self._hair_edges:
+            vertices = np.concatenate([vertices, vertices[edges].mean(axis=1)])
+        return vertices
+
     def _cut(self, rng: Generator, rest: Array) -> NDArray[np.int32]:
         """Hair that leaves the face free, cut off at some length."""
         middle = rest[self._hair].mean(axis=1)
         fringe_mm, length_mm = -rng.uniform(35, 65), rng.choice([-10.0, 30.0, 90.0, 200.0])
-        before_face = (middle[:, 1] > fringe_mm) & (np.abs(middle[:, 0]) < 68.0) & (middle[:, 2] < 50.0)
-        return self._hair[~before_face & (middle[:, 1] < length_mm)]
+        strands = rng.normal(0.0, 2.0, len(middle))
+        before_face = (
+            (middle[:, 1] + strands > fringe_mm)
+            & (np.abs(middle[:, 0]) + strands < 68.0)
+            & (middle[:, 2] < 50.0)
+        )
+        return self._hair[~before_face & (middle[:, 1] + 3.0 * strands < length_mm)]
 
     def _shadow(self, points: NDArray[np.float32], towards: NDArray[np.float32]) -> NDArray[np.float32]:
         """The lamp's own depth picture; returns its axes (rows x, y, depth) and shift."""
@@ -209,6 +222,22 @@ class Studio:
         lamp.clear()
         raster.rasterise(flat, self._skin, 0, False, lamp.depth_mm, lamp.triangle, lamp.weights)
         return np.concatenate([axes, shift[None]]).astype(np.float32)
+
+
+def _finer(triangles: NDArray[np.int64], vertices: int) -> tuple[NDArray[np.int32], list[NDArray[np.int64]]]:
+    """The same surface in 64 triangles for each, so that hair can be cut in strands; and for each of three steps the
+    edges (M, 2) whose middles are new vertices, numbered from `vertices` on."""
+    steps = []
+    for _ in range(3):
+        corners = np.stack([triangles, np.roll(triangles, -1, axis=1)], axis=2)
+        edges, at = np.unique(np.sort(corners.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
+        between = at.reshape(-1, 3) + vertices
+        (a, b, c), (ab, bc, ca) = triangles.T, between.T
+        parts = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
+        triangles = np.concatenate([np.stack(part, axis=1) for part in parts])
+        steps.append(edges)
+        vertices += len(edges)
+    return triangles.astype(np.int32), steps
 
 
 def _axis(pose: Pose, pair: eyes.Eyes, head: Head, side: int) -> Array:

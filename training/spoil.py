@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -14,7 +16,7 @@ from training.heads import Head
 def spoil(rng: Generator, frame: NDArray[np.uint8], hard: bool) -> NDArray[np.uint8]:
     """Blur, exposure, noise and JPEG; `hard` ones more of each."""
     much = 1.0 if hard else 0.4
-    picture = frame.astype(np.float32)
+    picture: NDArray[Any] = frame.astype(np.float32)
     if rng.random() < 0.7:
         picture = cv2.GaussianBlur(picture, (0, 0), max(0.1, float(rng.uniform(0.0, 1.7 * much))))
     if rng.random() < 0.25 * much:
@@ -36,7 +38,7 @@ def spoil(rng: Generator, frame: NDArray[np.uint8], hard: bool) -> NDArray[np.ui
     shown = np.clip(picture, 0, 255).astype(np.uint8)
     quality = int(rng.uniform(35 if hard else 75, 97))
     packed = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(packed, cv2.IMREAD_COLOR).astype(np.uint8)
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
 
 
 def wear_glasses(

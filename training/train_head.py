@@ -114,6 +114,11 @@ def with_head(content: bytes, data: Data) -> Data:
     return data | {"read": read, "pose": pose}
 
 
+def head_error_deg(data: Data) -> NDArray[np.float64]:
+    """How far yaw, pitch and roll read `with_head` are off (N, 3): drawn heads' zero of pitch is not people's."""
+    return np.abs(data["read"] + [0.0, PITCH_ZERO_DEG, 0.0] - data["head"])
+
+
 def main() -> None:
     """Train, export, say what came out."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -124,11 +129,9 @@ def main() -> None:
     chosen = options.parse_args()
     data, held_out = samples_in(chosen.data), samples_in(chosen.held_out)
     chosen.out.write_bytes(export(*train(data, held_out, chosen.epochs)))
-    read = with_head(chosen.out.read_bytes(), held_out)["read"] + [0.0, PITCH_ZERO_DEG, 0.0]
-    off = np.abs(read - held_out["head"]).mean(axis=0)
-    print(
-        f"{len(data['face'])} samples; held out {len(read)}: yaw {off[0]:.2f}, pitch {off[1]:.2f} degrees off"
-    )
+    off = head_error_deg(with_head(chosen.out.read_bytes(), held_out))
+    yaw, pitch, _ = off.mean(axis=0)
+    print(f"{len(data['face'])} samples; held out {len(off)}: yaw {yaw:.2f}, pitch {pitch:.2f} degrees off")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.inference.landmarks import OUTER_CORNERS, Region, around
+from appliance.inference.landmarks import Region, around, eye_line_rad
 from appliance.inference.level_crop import cut_level
 
 # Width and height of a crop; it covers CROP_MM of the average face, an eye with its brow's edge.
@@ -21,6 +21,7 @@ CROP_MM = 42.0
 # In the 468-point mesh, image-left eye first: the corners, and the middles of upper and lower lid.
 CORNERS = ((33, 133), (263, 362))
 LIDS = ((159, 145), (386, 374))
+_CORNERS_AND_LIDS = np.array([*CORNERS[0], *LIDS[0], *CORNERS[1], *LIDS[1]])
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,19 @@ def cut_eyes(
     frame_bgr: NDArray[np.uint8], points: NDArray[np.float32], pixels_per_mm: float
 ) -> EyeCrops | None:
     """Both eyes of the face with (468, 3) `points`; None where an eye has no extent."""
-    flat = points[:, :2]
-    across = flat[OUTER_CORNERS[1]] - flat[OUTER_CORNERS[0]]
-    angle = math.atan2(float(across[1]), float(across[0]))
-    widths = [float(np.hypot(*(flat[outer] - flat[inner]))) for outer, inner in CORNERS]
-    if min(widths) < 1.0:
+    places: list[list[float]] = points[_CORNERS_AND_LIDS, :2].tolist()
+    both, angle = (places[:4], places[4:]), eye_line_rad(points)
+    widths = [math.dist(outer, inner) for outer, inner, _, _ in both]
+    if not min(widths) >= 1.0:
         return None
-    heights = [float(np.hypot(*(flat[upper] - flat[lower]))) for upper, lower in LIDS]
+    open_by = [
+        math.dist(upper, lower) / width for (_, _, upper, lower), width in zip(both, widths, strict=True)
+    ]
     scale = CROP_MM * pixels_per_mm / CROP_PX[0]
     eyes = np.empty((2, CROP_PX[1], CROP_PX[0], 1), np.float32)
-    for side, (outer, inner) in enumerate(CORNERS):
-        x, y = ((flat[outer] + flat[inner]) / 2.0).tolist()
+    for side, (outer, inner, _, _) in enumerate(both):
+        x, y = (outer[0] + inner[0]) / 2.0, (outer[1] + inner[1]) / 2.0
         near, left, top = around(frame_bgr, Region(x, y, CROP_PX[0] * scale, angle))
         grey = cv2.cvtColor(near, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
         cut_level(grey, (x - left, y - top), scale, angle, eyes[side, :, :, 0], mirrored=bool(side))
-    return EyeCrops(eyes, (heights[0] / widths[0], heights[1] / widths[1]), max(widths))
+    return EyeCrops(eyes, (open_by[0], open_by[1]), max(widths))

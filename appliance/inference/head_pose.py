@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.inference.interpreter import Network
-from appliance.inference.landmarks import OUTER_CORNERS, Landmarks
+from appliance.inference.landmarks import Landmarks, eye_line_rad
 from appliance.inference.level_crop import cut_level
 
 # Points that stay when a person talks or blinks: forehead, nose, eye corners, cheeks, temples. Middle, then pairs.
@@ -24,6 +24,8 @@ _LEFT = (33, 133, 129, 98, 127, 234, 93, 54, 103, 67, 116, 50, 36, 205, 123, 35)
 _RIGHT = (263, 362, 358, 327, 356, 454, 323, 284, 332, 297, 345, 280, 266, 425, 352, 265)
 RIGID = np.array(_MIDDLE + _LEFT + _RIGHT)
 SHAPE_NUMBERS = 3 * len(RIGID)
+# A product with this is their mean, in a fifth of the time.
+_MEAN = np.full(len(RIGID), 1.0 / len(RIGID), np.float32)
 # The order of the same points on a face in a mirror.
 MIRRORED = np.array([RIGID.tolist().index(point) for point in _MIDDLE + _RIGHT + _LEFT])
 # How far those points lie from their middle (root mean square) on the average face, millimetres.
@@ -61,10 +63,9 @@ class Shape:
 
 def shape_of(points: NDArray[np.float32]) -> Shape | None:
     """Shape of (468, 3) points; None where they lie in one spot or are not numbers."""
-    across = points[OUTER_CORNERS[1], :2] - points[OUTER_CORNERS[0], :2]
-    angle = math.atan2(float(across[1]), float(across[0]))
+    angle = eye_line_rad(points)
     rigid = points[RIGID]
-    middle = rigid.mean(axis=0)
+    middle = _MEAN @ rigid
     rigid = rigid - middle
     size = math.sqrt(float(np.vdot(rigid, rigid)) / len(rigid))
     if not size > 1.0:

@@ -65,7 +65,7 @@ HEAD = ModelFile(
 )
 EYES = ModelFile(
     file="eyes.tflite",
-    sha256="7439a8a149946d793241c702870c79c834567a1485ea2ccaf5b99a9d47fd9a17",
+    sha256="a57b5b6872307665328e05e8878194681d502ff86d750fd845142f55f765bf7f",
     says="how far the eyes turn from the head's direction, and how sure that is",
     cannot="say what the person is looking at, or who looks",
     outputs=("Identity",),
