@@ -50,6 +50,11 @@ def visibility(grey: NDArray[np.uint8]) -> Visibility:
     return _visibility(_shrunk(grey, _scale(grey)))
 
 
+def small(frame_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An H x W x 3 picture at the size at which everything is measured; a smaller one as it is."""
+    return _shrunk(frame_bgr, _scale(frame_bgr))
+
+
 def assess(frame_bgr: NDArray[np.uint8], face: tuple[float, float, float, float] | None = None) -> str:
     """`"good"`, `"dark"`, `"glare"`, `"blur"` or `"covered"` for an H x W x 3 picture.
 
@@ -125,6 +130,8 @@ def _scale(picture: NDArray[np.uint8]) -> float:
 
 
 def _shrunk(picture: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    if scale == 1.0:
+        return picture
     height, width = picture.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

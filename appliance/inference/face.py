@@ -64,19 +64,19 @@ class Face:
 
 
 def find_faces(
-    network: Network, frame_bgr: NDArray[np.uint8], threshold: float = FACE_THRESHOLD
+    network: Network, picture_bgr: NDArray[np.uint8], zoom: float = 1.0, threshold: float = FACE_THRESHOLD
 ) -> list[Face]:
-    """Faces in an H x W x 3 picture, largest first."""
-    height, width = frame_bgr.shape[:2]
+    """Faces in an H x W x 3 picture, largest first, in pixels of the frame that is `zoom` times as large."""
+    height, width = picture_bgr.shape[:2]
     side = network.input_size
     scale = side / max(height, width)
     small_width, small_height = max(1, round(width * scale)), max(1, round(height * scale))
     x, y = (side - small_width) // 2, (side - small_height) // 2
     canvas = np.zeros((side, side, 3), np.uint8)
-    canvas[y : y + small_height, x : x + small_width] = _shrink(frame_bgr, small_width, small_height)
+    canvas[y : y + small_height, x : x + small_width] = _shrink(picture_bgr, small_width, small_height)
     boxes, logits = network.run(canvas)
     offset = np.array([x, y], np.float32)
-    return decode(boxes.reshape(-1, 4 + 2 * KEYPOINTS), logits, offset, np.float32(1.0 / scale), threshold)
+    return decode(boxes.reshape(-1, 4 + 2 * KEYPOINTS), logits, offset, np.float32(zoom / scale), threshold)
 
 
 def _shrink(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

@@ -73,7 +73,10 @@ class Tracker:
 
     def _detect(self, frame_bgr: NDArray[np.uint8], now_ns: int) -> None:
         self._detected_ns = now_ns
-        faces = find_faces(self._models.detector, frame_bgr)
+        # The detector and the judge of the light look at one small picture.
+        small = picture_quality.small(frame_bgr)
+        zoom = frame_bgr.shape[1] / small.shape[1]
+        faces = find_faces(self._models.detector, small, zoom)
         if (points := self.points) is not None:
             self._misses = 0 if any(face.holds(points) for face in faces) else self._misses + 1
             if self._misses >= MISSES_BELIEVED:
@@ -83,7 +86,7 @@ class Tracker:
             self._face = self._begin(frame_bgr, max(faces, key=lambda face: (face.is_sure, face.size)))
         self._counted = count_people(faces, self.points)
         self._maybe_face = bool(faces)
-        self._quality = picture_quality.assess(frame_bgr, _box(faces, self.points))
+        self._quality = picture_quality.assess(small, _box(faces, self.points, zoom))
 
     def _begin(self, frame_bgr: NDArray[np.uint8], face: Face) -> Landmarks | None:
         network = self._models.landmarks
@@ -129,8 +132,13 @@ def count_people(faces: list[Face], points: NDArray[np.float32] | None) -> int:
     return len(sure) + int(points is not None and not any(face.holds(points) for face in sure))
 
 
-def _box(faces: list[Face], points: NDArray[np.float32] | None) -> Box | None:
-    if points is not None:
-        return box_of_points(points)
+def _box(faces: list[Face], points: NDArray[np.float32] | None, zoom: float) -> Box | None:
+    """The largest face in a picture that is so many times as small."""
     sure = [face for face in faces if face.is_sure]
-    return (sure[0].left, sure[0].top, sure[0].right, sure[0].bottom) if sure else None
+    if points is not None:
+        left, top, right, bottom = box_of_points(points)
+    elif sure:
+        left, top, right, bottom = sure[0].left, sure[0].top, sure[0].right, sure[0].bottom
+    else:
+        return None
+    return left / zoom, top / zoom, right / zoom, bottom / zoom
