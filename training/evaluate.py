@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance import picture_quality
 from appliance.inference import head_pose
 from appliance.inference.eye_crops import EyeCrops, cut_eyes
 from appliance.inference.face import find_faces
@@ -158,7 +159,8 @@ def _crops(finders: tuple[Network, Network, Network], file: Path) -> Iterator[tu
     """Crops of the largest face, none where there is no face."""
     detector, landmarks, head_network = finders
     picture = read_picture(file)
-    faces = find_faces(detector, picture)
+    small = picture_quality.small(picture)
+    faces = find_faces(detector, small, picture.shape[1] / small.shape[1])
     if not faces:
         return
     rough = find_landmarks(

@@ -32,7 +32,7 @@ IRIS_COLOURS = (
 # Real pupils sit higher between the lids than MakeHuman's, and pupil and lids together higher over the corners of the
 # eyes, in some people more than in others: so the lids are what tells an eye's pitch, not the corners.
 RAISED_MM, RAISED_SPREAD_MM = 1.2, 0.4
-LIFTED_MM, LIFTED_SPREAD_MM = 0.5, 1.0
+LIFTED_MM, LIFTED_SPREAD_MM = 0.5, 0.7
 # A person's lower lid touches the iris, MakeHuman's leaves some white between.
 LOWER_LID_MM, LOWER_LID_SPREAD_MM = 0.7, 0.5
 # Of women with a person's eyes, a drawn line along the upper lid.
@@ -128,7 +128,7 @@ def draw(rng: Generator, head: Head, style: Style) -> Eyes:
         kappa_rad=np.radians(rng.normal(4.5, 1.5)) if style == "person" else 0.0,
         kappa_up_rad=np.radians(rng.normal(-1.0, 1.0)) if style == "person" else 0.0,
         raised_mm=float(np.clip(rng.normal(RAISED_MM, RAISED_SPREAD_MM), 0.0, 2.5)),
-        lifted_mm=float(np.clip(rng.normal(LIFTED_MM, LIFTED_SPREAD_MM), -1.5, 2.7))
+        lifted_mm=float(np.clip(rng.normal(LIFTED_MM, LIFTED_SPREAD_MM), -1.0, 2.0))
         if style == "person"
         else 0.0,
         lower_lid_mm=float(rng.normal(LOWER_LID_MM, LOWER_LID_SPREAD_MM)) if style == "person" else 0.0,
