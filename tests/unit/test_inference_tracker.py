@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from appliance.inference.inspect import clip_frames
+from appliance.inference.landmarks import box_of_points
 from appliance.inference.models import Models, load_models
 from appliance.inference.tracker import Tracker
 
@@ -98,6 +99,27 @@ def test_dark_room_is_unassessable(models: Models, person: list[np.ndarray]) -> 
     """F041: whatever is still found in the dark, the frame counts neither way."""
     signals = Tracker(models).process((person[0] * 0.1).astype(np.uint8), 0)
     assert (signals.assessable, signals.quality) == (False, "dark")
+
+
+@pytest.mark.parametrize("times", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("face_light", "other_light", "quality"), [(1.0, 0.05, "good"), (0.1, 1.0, "dark")])
+def test_the_faces_light_counts_in_pictures_of_any_size(
+    models: Models,
+    person: list[np.ndarray],
+    times: float,
+    face_light: float,
+    other_light: float,
+    quality: str,
+) -> None:
+    """A face in pixels of the picture, wherever the detector and the judge of the light look at a smaller one."""
+    picture = cv2.resize(person[0], None, fx=times, fy=times, interpolation=cv2.INTER_AREA)
+    tracker = Tracker(models)
+    assert tracker.process(picture, 0).faces == 1
+    assert tracker.points is not None
+    left, top, right, bottom = (int(edge) for edge in box_of_points(tracker.points))
+    light = np.full((*picture.shape[:2], 1), other_light)
+    light[top:bottom, left:right] = face_light
+    assert tracker.process((picture * light).astype(np.uint8), 10**9).quality == quality
 
 
 def test_without_the_eyes_model_there_is_no_gaze(person: list[np.ndarray]) -> None:
