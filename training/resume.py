@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,10 +13,9 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-EXAMPLES = 2048  # samples from which a normalisation learns what its pictures are like
 
 
-def take_over(content: bytes, models: list[keras.Model]) -> None:
+def take_over(content: bytes, models: Sequence[keras.Model]) -> None:
     """Kernels and biases of a TFLite file into the layers of the same shape, which none share."""
     there = {kernel.shape: (kernel, bias) for kernel, bias in _layers(content)}
     for model in models:

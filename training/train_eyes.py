@@ -18,10 +18,9 @@ from appliance.inference.eye_crops import CROP_PX
 from appliance.inference.head_pose import ANGLE_UNIT_DEG
 from training.dataset import CROP_STEPS, as_shown
 from training.export import convolved, dense, folded, joined, tflite
-from training.fit import LEARNING_RATE, SEED, Data, fit, samples_in
+from training.fit import SEED, Course, Data, fit, samples_in
 from training.looks import another_look
 from training.network import EYE_NUMBERS, POSE_NUMBERS, eye_tower, eyes_for_training, eyes_joined
-from training.resume import EXAMPLES, settle, take_over
 from training.train_head import with_head
 
 LEAST_LOG_DEG = -1.0
@@ -66,29 +65,18 @@ def altered(
     return (eyes, pose), true
 
 
-def train(
-    data: Data,
-    held_out: Data,
-    epochs: int,
-    first_rate: float = LEARNING_RATE,
-    begin: bytes | None = None,
-) -> tuple[keras.Model, keras.Model]:
+def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, keras.Model]:
     """The tower and the look, trained; prints the held-out error after each epoch."""
     keras.utils.set_random_seed(SEED)
     tower, look = eye_tower(), eyes_joined()
     model = eyes_for_training(tower, look)
-    learned = (data["eyes"], data["pose"], targets(data))
-    if begin is not None:
-        take_over(begin, [tower, look])
-        (examples, _), _ = altered(*(part[:EXAMPLES] for part in learned))
-        settle(tower, tf.reshape(examples, (-1, *examples.shape[2:])))
     fit(
         model,
-        learned,
+        (tower, look),
+        (data["eyes"], data["pose"], targets(data)),
         (as_shown(held_out["eyes"]), held_out["pose"], targets(held_out)),
         altered,
-        epochs,
-        first_rate,
+        course,
         loss=loss,
         metrics=[error_deg],
     )
@@ -120,15 +108,12 @@ def main() -> None:
     options.add_argument("held_out", type=Path)
     options.add_argument("head", type=Path, help="the head's network, which reads each sample first")
     options.add_argument("out", type=Path)
-    options.add_argument("--epochs", type=int, default=30)
-    options.add_argument("--begin", type=Path, help="an earlier training's TFLite to go on from")
-    options.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate to begin with")
+    Course.add_options(options, epochs=30)
     chosen = options.parse_args()
     data, held_out = (
         with_head(chosen.head.read_bytes(), samples_in(folder)) for folder in (chosen.data, chosen.held_out)
     )
-    begin = chosen.begin and chosen.begin.read_bytes()
-    content = export(*train(data, held_out, chosen.epochs, chosen.rate, begin))
+    content = export(*train(data, held_out, Course.chosen(chosen)))
     chosen.out.write_bytes(content)
     print(
         json.dumps({"samples": len(data["eyes"]), "held_out": len(held_out["eyes"]), "bytes": len(content)})

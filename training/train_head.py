@@ -25,10 +25,9 @@ from appliance.inference.interpreter import Network
 from appliance.inference.models import HEAD
 from training.dataset import CROP_STEPS, as_shown
 from training.export import convolved, dense, folded, joined, tflite
-from training.fit import LEARNING_RATE, SEED, Data, fit, samples_in
+from training.fit import SEED, Course, Data, fit, samples_in
 from training.looks import another_look, partly_hidden
 from training.network import face_tower, from_shape, head_for_training, head_joined
-from training.resume import EXAMPLES, settle, take_over
 
 # Degrees of roll matter less: they turn a crop, and the line between the eyes says nearly all of them.
 ROLL_SHARE = 0.1
@@ -65,29 +64,18 @@ def altered(
     return (face, shape + tf.random.normal(tf.shape(shape)) * POINT_NOISE), true
 
 
-def train(
-    data: Data,
-    held_out: Data,
-    epochs: int,
-    first_rate: float = LEARNING_RATE,
-    begin: bytes | None = None,
-) -> tuple[keras.Model, keras.Model, keras.Model]:
+def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, keras.Model, keras.Model]:
     """The tower, what reads the shape, and what joins both, trained; prints the held-out error after each epoch."""
     keras.utils.set_random_seed(SEED)
     parts = face_tower(), from_shape(), head_joined()
     model = head_for_training(*parts)
-    learned = (data["face"], data["shape"], targets(data))
-    if begin is not None:
-        take_over(begin, [*parts])
-        (examples, _), _ = altered(*(part[:EXAMPLES] for part in learned))
-        settle(parts[0], examples)
     fit(
         model,
-        learned,
+        parts,
+        (data["face"], data["shape"], targets(data)),
         (as_shown(held_out["face"]), held_out["shape"], targets(held_out)),
         altered,
-        epochs,
-        first_rate,
+        course,
         loss=loss,
     )
     return parts
@@ -138,13 +126,10 @@ def main() -> None:
     options.add_argument("data", type=Path)
     options.add_argument("held_out", type=Path)
     options.add_argument("out", type=Path)
-    options.add_argument("--epochs", type=int, default=16)
-    options.add_argument("--begin", type=Path, help="an earlier training's TFLite to go on from")
-    options.add_argument("--rate", type=float, default=LEARNING_RATE, help="learning rate to begin with")
+    Course.add_options(options, epochs=16)
     chosen = options.parse_args()
     data, held_out = samples_in(chosen.data), samples_in(chosen.held_out)
-    begin = chosen.begin and chosen.begin.read_bytes()
-    chosen.out.write_bytes(export(*train(data, held_out, chosen.epochs, chosen.rate, begin)))
+    chosen.out.write_bytes(export(*train(data, held_out, Course.chosen(chosen))))
     off = head_error_deg(with_head(chosen.out.read_bytes(), held_out))
     yaw, pitch, _ = off.mean(axis=0)
     print(f"{len(data['face'])} samples; held out {len(off)}: yaw {yaw:.2f}, pitch {pitch:.2f} degrees off")
