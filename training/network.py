@@ -5,12 +5,14 @@ against the line between the eyes, in units of ANGLE_UNIT_DEG.
 
 The eyes': six convolutions on each eye, joined with the head's pose. Inputs: `eyes` (2, 36, 60, 1), the image-right eye
 mirrored, and `pose` (1, 5), as `eye_crops` and `gaze` make them. Output (1, 3): yaw and pitch to add to the head's, in
-units of ANGLE_UNIT_DEG, and the log of the error to expect (degrees).
+units of ANGLE_UNIT_DEG, and the log of the error to expect (degrees). While it learns it also says where the corners
+and the iris lie, so that it looks at them; no desk is told.
 """
 
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers
 
 from appliance.inference.eye_crops import CROP_PX
@@ -20,6 +22,8 @@ POSE_NUMBERS = 5  # head yaw, pitch, roll; how open each eye is
 EYE_NUMBERS = 64
 FACE_NUMBERS = 64
 FROM_SHAPE = 48
+MARKS = 3  # outer corner, inner corner, middle of the iris
+MARKS_FROM = 3  # after this of the six convolutions
 FIRST_LOG_DEG = 2.5  # 12 degrees, before anything is learned
 
 
@@ -40,11 +44,30 @@ def eyes_joined() -> keras.Model:
 
 
 def eyes_for_training(tower: keras.Model, look: keras.Model) -> keras.Model:
-    """Many samples at once: eyes (N, 2, 36, 60, 1), pose (N, 5)."""
+    """Many samples at once: eyes (N, 2, 36, 60, 1), pose (N, 5) to the three outputs and the marks, (N, 3 + 12)."""
     eyes = layers.Input((2, CROP_PX[1], CROP_PX[0], 1))
     pose = layers.Input((POSE_NUMBERS,))
-    both = [tower(eyes[:, 0]), tower(eyes[:, 1])]
-    return keras.Model([eyes, pose], look(layers.Concatenate()([*both, pose])))
+    coarse = [layer.output for layer in tower.layers if isinstance(layer, layers.ReLU)][MARKS_FROM]
+    eye = keras.Model(tower.input, [tower.output, _places(coarse)])
+    (left, left_marks), (right, right_marks) = eye(eyes[:, 0]), eye(eyes[:, 1])
+    marks = [layers.Flatten()(each) for each in (left_marks, right_marks)]
+    return keras.Model(
+        [eyes, pose], layers.Concatenate()([look(layers.Concatenate()([left, right, pose])), *marks])
+    )
+
+
+def _places(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Where in the crop each mark is, (N, MARKS, 2): the middle of a map that says how likely it is where."""
+    maps = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same", use_bias=False)(x)))
+    maps = layers.Conv2D(MARKS, 1)(maps)
+    height, width = int(maps.shape[1]), int(maps.shape[2])
+    likely = layers.Softmax(axis=1)(layers.Reshape((height * width, MARKS))(maps))
+    cell_px = CROP_PX[1] / height
+    down, across = np.meshgrid(
+        *((np.arange(size) + 0.5) * cell_px - 0.5 for size in (height, width)), indexing="ij"
+    )
+    places = np.stack([across.ravel(), down.ravel()], axis=1).astype(np.float32)
+    return keras.ops.einsum("nck,cd->nkd", likely, places)
 
 
 def face_tower() -> keras.Model:

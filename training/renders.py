@@ -99,13 +99,11 @@ class Desk:
         texture = self._skin(rng, head, cell.skin_tone)
         pair = eyes.draw(rng, head, "person")
         pose = _pose(rng, head, cell.distance)
-        shut, lower = float(rng.uniform(-0.25, 0.1)), float(rng.uniform(0.0, 0.2))
-        closed = shut + lower * (1.0 - max(0.0, shut))
-        face = Expression({}, (closed, closed))
-        window, inside, place = self._studio.take(rng, head, pair, texture, pose, face)
+        shut = float(rng.uniform(-0.12, 0.12))
+        seen = self._studio.take(rng, head, pair, texture, pose, Expression({}, (shut, shut)))
         if cell.glasses == "yes":
-            wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
-        frame = _before(_room(rng), window, inside, place)
+            wear_glasses(rng, seen.window, pose, head, seen.place, scene.RENDER_PX)
+        frame = _before(_room(rng), seen.window, seen.inside, seen.place)
         _dress(rng, frame, pose)
         eye_px = pose.focal_px * head.identity.ipd_mm / pose.place_mm[2]
         labels = samples.labels_of(pose, eye_px, 1.0 - max(0.0, shut), False, cell.glasses == "yes")

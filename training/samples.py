@@ -11,10 +11,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from appliance.inference.eye_crops import EyeCrops, cut_eyes
+from appliance.inference.eye_crops import CORNERS, CROP_MM, CROP_PX, EyeCrops, cut_eyes
 from appliance.inference.head_pose import Shape, cut_face, pixels_per_mm, shape_of
 from appliance.inference.interpreter import Network
-from appliance.inference.landmarks import Region, find_landmarks, region_of_points
+from appliance.inference.landmarks import Region, eye_line_rad, find_landmarks, region_of_points
 from appliance.one_thread import stay_in_one_thread
 from training import expressions, eyes, heads, scene
 from training.makehuman import MakeHuman
@@ -33,14 +33,28 @@ REACH_DEG: dict[eyes.Style, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What the two networks are shown of one frame, and what was drawn."""
+    """What the two networks are shown of one frame, and what was drawn; `marks` (2, 3, 2): outer corner, inner corner
+    and middle of the iris in pixels of each crop, across and down."""
 
     crops: EyeCrops
+    marks: NDArray[np.float32]
     shape: Shape
     eye_line_deg: float
     face: NDArray[np.float32]
     labels: scene.Labels
     group: tuple[str, str, str]
+    style: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame (480 x 640 x 3 BGR) with roughly where the face is, and what was drawn."""
+
+    pixels: NDArray[np.uint8]
+    region: Region
+    labels: scene.Labels
+    marks_px: scene.Array
+    head: heads.Head
     style: str
 
 
@@ -56,15 +70,13 @@ class Sampler:
 
     def of_identity(self, number: int) -> Iterator[Sample]:
         """All samples of one identity."""
-        for frame, labels, head, style in self.frames(number):
-            sample = self._read(frame[0], frame[1], labels, head, style)
+        for frame in self.frames(number):
+            sample = self._read(frame)
             if sample is not None:
                 yield sample
 
-    def frames(
-        self, number: int
-    ) -> Iterator[tuple[tuple[NDArray[np.uint8], Region], scene.Labels, heads.Head, str]]:
-        """Frames (480 x 640 x 3 BGR) with roughly where the face is."""
+    def frames(self, number: int) -> Iterator[Frame]:
+        """Frames of one identity."""
         rng = np.random.default_rng((self._seed, number))
         head = heads.build(heads.draw(rng, self._makehuman), self._makehuman)
         texture = self._studio.texture(rng, head)
@@ -73,31 +85,47 @@ class Sampler:
             pair = eyes.draw(rng, head, style)
             pose = draw_pose(rng, head, *REACH_DEG[style])
             face = expressions.draw(rng, style == "person")
-            window, inside, place = self._studio.take(rng, head, pair, texture, pose, face)
+            seen = self._studio.take(rng, head, pair, texture, pose, face)
             glasses = rng.random() < 0.3
             if glasses:
-                wear_glasses(rng, window, pose, head, place, scene.RENDER_PX)
+                wear_glasses(rng, seen.window, pose, head, seen.place, scene.RENDER_PX)
             for _ in range(FRAMES_OF_ONE):
                 hard = bool(rng.random() < 0.35)
-                frame, region, eye_px = compose(rng, window, inside, place, pose, head, hard)
-                lid = face.open_share
-                yield (frame, region), labels_of(pose, eye_px, lid, hard, glasses), head, style
+                pixels, region, eye_px = compose(rng, seen, pose, head, hard)
+                labels = labels_of(pose, eye_px, face.open_share, hard, glasses)
+                yield Frame(pixels, region, labels, seen.marks_px, head, style)
 
-    def _read(
-        self, frame: NDArray[np.uint8], region: Region, labels: scene.Labels, head: heads.Head, style: str
-    ) -> Sample | None:
-        rough = find_landmarks(self._landmarks, frame, region)
-        found = find_landmarks(self._landmarks, frame, region_of_points(rough.points))
+    def _read(self, frame: Frame) -> Sample | None:
+        rough = find_landmarks(self._landmarks, frame.pixels, frame.region)
+        found = find_landmarks(self._landmarks, frame.pixels, region_of_points(rough.points))
         if found.presence < PRESENCE:
             return None
         shape = shape_of(found.in_crop)
-        crops = None if shape is None else cut_eyes(frame, found.points, pixels_per_mm(shape, found))
-        if shape is None or crops is None:
+        if shape is None:
             return None
-        identity = head.identity
+        per_mm = pixels_per_mm(shape, found)
+        crops = cut_eyes(frame.pixels, found.points, per_mm)
+        if crops is None:
+            return None
+        identity = frame.head.identity
         group = (identity.race, identity.sex, identity.age)
+        marks = in_crops(frame.marks_px, found.points, per_mm)
         roll_deg = math.degrees(shape.angle_rad + found.region.angle_rad)
-        return Sample(crops, shape, roll_deg, cut_face(found.crop, shape), labels, group, style)
+        face = cut_face(found.crop, shape)
+        return Sample(crops, marks, shape, roll_deg, face, frame.labels, group, frame.style)
+
+
+def in_crops(marks_px: scene.Array, points: NDArray[np.float32], pixels_per_mm: float) -> NDArray[np.float32]:
+    """Places of the frame (2 sides, N, 2) in the crops that `cut_eyes` makes of it."""
+    angle, scale = eye_line_rad(points), CROP_MM * pixels_per_mm / CROP_PX[0]
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    found = np.empty(marks_px.shape, np.float32)
+    for side, corners in enumerate(CORNERS):
+        across, down = (marks_px[side] - points[list(corners), :2].mean(axis=0)).T
+        along = across * cos + down * sin
+        found[side, :, 0] = (CROP_PX[0] - 1) / 2 + (-along if side else along)
+        found[side, :, 1] = (CROP_PX[1] - 1) / 2 - across * sin + down * cos
+    return found
 
 
 def draw_pose(
@@ -185,19 +213,13 @@ def roll_deg(turn: scene.Array, yaw_deg: float, pitch_deg: float) -> float:
 
 
 def compose(
-    rng: Generator,
-    window: NDArray[np.uint8],
-    inside: NDArray[np.bool_],
-    place: tuple[float, float, float],
-    pose: scene.Pose,
-    head: heads.Head,
-    hard: bool,
+    rng: Generator, seen: scene.Picture, pose: scene.Pose, head: heads.Head, hard: bool
 ) -> tuple[NDArray[np.uint8], Region, float]:
     """The rendered window in a frame, spoiled; roughly where the face is, and the eyes' distance in pixels."""
-    left, top, side = (int(part) for part in place)
+    left, top, side = (int(part) for part in seen.place)
     frame = background(rng)
-    shrunk = cv2.resize(window, (side, side), interpolation=cv2.INTER_AREA)
-    alpha = cv2.resize(inside.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)[..., None]
+    shrunk = cv2.resize(seen.window, (side, side), interpolation=cv2.INTER_AREA)
+    alpha = cv2.resize(seen.inside.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)[..., None]
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, 640), min(top + side, 480)
     part = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     under = frame[y0:y1, x0:x1]

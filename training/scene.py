@@ -9,10 +9,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training import expressions, eyes, raster, shade
+from training import expressions, eyes, lid_lines, raster, shade
 from training.expressions import Expression
 from training.heads import Head
-from training.makehuman import MakeHuman
+from training.makehuman import CORNERS, MakeHuman
+from training.sockets import seated
 
 Array = NDArray[np.float64]
 FRAME = (640, 480)
@@ -46,6 +47,17 @@ class Pose:
     focal_px: float
     gaze: Array
     distance_mm: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`window` (RENDER_PX square, BGR), where the head is `inside` it, its `place` in the frame (left, top, side in
+    pixels); `marks_px` (2 sides, 3, 2): outer corner, inner corner and middle of the iris in the frame."""
+
+    window: NDArray[np.uint8]
+    inside: NDArray[np.bool_]
+    place: tuple[float, float, float]
+    marks_px: Array
 
 
 class Studio:
@@ -106,14 +118,13 @@ class Studio:
         texture: NDArray[np.float32],
         pose: Pose,
         expression: Expression,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[float, float, float]]:
-        """The window as BGR, where the head is in it, and its place in the frame (left, top, side in pixels)."""
+    ) -> Picture:
+        """A head as the camera sees it."""
         axes = [_axis(pose, pair, head, side) for side in (0, 1)]
         in_head = pose.turn.T @ axes[0]
         follow = pair.lids_follow * float(np.arctan2(-in_head[1], np.hypot(in_head[0], in_head[2])))
-        shown = self._with_hair(
-            expressions.applied(head, self._makehuman, expression, follow, pair.lids_lifted_mm)
-        )
+        face = expressions.applied(head, self._makehuman, expression, follow, pair.lid_edges_mm(head))
+        shown = self._with_hair(seated(face, head, pair))
         points = (shown @ pose.turn.T + pose.place_mm).astype(np.float32)
         rows = np.stack([pair.row(head, side, axes[side], pose.turn, pose.place_mm) for side in (0, 1)])
         side_px = pose.focal_px * WINDOW_MM / pose.place_mm[2]
@@ -134,7 +145,11 @@ class Studio:
             (top - FRAME[1] / 2) * zoom,
             head,
         )
-        return image, seen > 0, (left, top, side_px)
+        marks = np.stack(
+            [np.concatenate([points[list(CORNERS[side])], _iris(rows[side])[None]]) for side in (0, 1)]
+        )
+        marks_px = pose.focal_px * marks[..., :2] / marks[..., 2:] + np.array(FRAME) / 2
+        return Picture(image, seen > 0, (left, top, side_px), marks_px)
 
     def _render(
         self,
@@ -181,8 +196,9 @@ class Studio:
             seen,
         )  # fmt: skip
         shade.eyeballs(rows, focal, left, top, buffers.depth_mm, lights, ambient, _screen(rng), image, seen)
-        shade.lids_and_lashes(rows, focal, left, top, image, seen)
-        shade.liner(rows, focal, left, top, image, seen)
+        lid_lines.folds(rows, focal, left, top, image, seen)
+        lid_lines.lids_and_lashes(rows, focal, left, top, image, seen)
+        lid_lines.liner(rows, focal, left, top, image, seen)
         face = image[seen == shade.SKIN]
         bright = float(np.median(face.mean(axis=1))) if len(face) else 0.2
         # A camera exposes so that a face is somewhere in the middle; dark skin is left darker, as cameras do.
@@ -250,6 +266,12 @@ def _axis(pose: Pose, pair: eyes.Eyes, head: Head, side: int) -> Array:
     yaw = np.arctan2(in_head[0], -in_head[2]) + (-pair.kappa_rad if side == 0 else pair.kappa_rad)
     pitch = np.arctan2(-in_head[1], np.hypot(in_head[0], in_head[2])) - pair.kappa_up_rad
     return pose.turn @ direction(float(yaw), float(pitch))
+
+
+def _iris(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Middle of the iris (3,) of an eyeball's row."""
+    axis = row[shade.AXIS : shade.AXIS + 3]
+    return np.asarray(row[shade.CENTRE : shade.CENTRE + 3] + axis * row[shade.IRIS_AT_MM])
 
 
 def direction(yaw: float, pitch: float) -> Array:

@@ -20,25 +20,37 @@ from training.dataset import CROP_STEPS, as_shown
 from training.export import convolved, dense, folded, joined, tflite
 from training.fit import SEED, Course, Data, fit, samples_in
 from training.looks import another_look
-from training.network import EYE_NUMBERS, POSE_NUMBERS, eye_tower, eyes_for_training, eyes_joined
+from training.network import EYE_NUMBERS, MARKS, POSE_NUMBERS, eye_tower, eyes_for_training, eyes_joined
+from training.overdrawn import overdrawn
 from training.train_head import with_head
 
 LEAST_LOG_DEG = -1.0
 # Of the plain error beside the doubted one: what the network gives up on would else teach it nothing.
 PLAIN_SHARE = 0.1
+# What a pixel off a mark weighs, beside a degree of the look.
+MARKS_SHARE = 1.0
+# How far the head's network is off on people in yaw and pitch (one deviation), beyond its error on drawn heads.
+HEAD_OFF_DEG = (2.5, 7.0)
+LOOK = slice(0, 3)
+PLACES = slice(3, 3 + 2 * 2 * MARKS)
+PERSON = PLACES.stop
 
 
 def targets(data: Data) -> NDArray[np.float32]:
-    """What is to be added to the measured head, and the cosine that makes a yaw a distance: (N, 3)."""
+    """LOOK: what is to be added to the measured head, and the cosine that makes a yaw a distance; PLACES: the marks;
+    PERSON: 1 for a person's eyes, 0 for MakeHuman's."""
     add = (data["gaze"] - data["read"][:, :2]) / ANGLE_UNIT_DEG
-    return np.concatenate([add, np.cos(np.radians(data["gaze"][:, 1:2]))], axis=1).astype(np.float32)
+    marks = data["marks"].reshape(len(add), -1)
+    of_all = (add, np.cos(np.radians(data["gaze"][:, 1:2])), marks, data["person"][:, None])
+    return np.concatenate(of_all, axis=1).astype(np.float32)
 
 
 def loss(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
-    """Laplace: the angle between true and said direction over the error that the network expects."""
+    """Laplace: the angle between true and said direction over the error that the network expects; and the marks."""
     error = error_deg(true, said)
     spread = tf.maximum(said[:, 2], LEAST_LOG_DEG)
-    return tf.reduce_mean(error * tf.exp(-spread) + spread) + PLAIN_SHARE * tf.reduce_mean(error)
+    look = tf.reduce_mean(error * tf.exp(-spread) + spread) + PLAIN_SHARE * tf.reduce_mean(error)
+    return look + MARKS_SHARE * marks_px(true, said)
 
 
 def error_deg(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
@@ -48,10 +60,20 @@ def error_deg(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
     return ANGLE_UNIT_DEG * tf.sqrt(across**2 + up**2 + 1e-6)
 
 
+def marks_px(true: tf.Tensor, said: tf.Tensor) -> tf.Tensor:
+    """Mean distance in pixels from the marks that lie in their crops."""
+    places = tf.reshape(true[:, PLACES], (-1, 2))
+    off = places - tf.reshape(said[:, PLACES], (-1, 2))
+    inside = tf.reduce_all((places > 0.0) & (places < tf.constant(CROP_PX, tf.float32) - 1.0), axis=1)
+    far = tf.boolean_mask(tf.sqrt(tf.reduce_sum(off**2, axis=1) + 1e-4), inside)
+    return tf.math.divide_no_nan(tf.reduce_sum(far), tf.cast(tf.size(far), tf.float32))
+
+
 def altered(
     eyes: tf.Tensor, pose: tf.Tensor, true: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A batch as it could also have been: half of it seen in a mirror, another lens and light, some noise."""
+    """A batch as it could also have been: half of it seen in a mirror, people's with other lids and a head that is read
+    wrong, another lens and light, some noise."""
     eyes = tf.cast(eyes, tf.float32)[..., None] / CROP_STEPS
     count = tf.shape(eyes)[0]
     mirror = tf.random.uniform((count,)) < 0.5
@@ -59,10 +81,15 @@ def altered(
     flip = tf.constant([-1.0, 1.0, -1.0])
     mirrored_pose = tf.concat([pose[:, :3] * flip, pose[:, 4:5], pose[:, 3:4]], axis=1)
     pose = tf.where(mirror[:, None], mirrored_pose, pose)
-    true = tf.where(mirror[:, None], true * tf.constant([-1.0, 1.0, 1.0]), true)
+    look, (left, right), person = true[:, LOOK], tf.split(true[:, PLACES], 2, axis=1), true[:, PERSON:]
+    look = tf.where(mirror[:, None], look * tf.constant([-1.0, 1.0, 1.0]), look)
+    marks = tf.where(mirror[:, None], tf.concat([right, left], axis=1), true[:, PLACES])
+    eyes = overdrawn(eyes, tf.reshape(marks, (-1, 2, MARKS, 2)), person[:, 0] > 0.0)
     eyes = tf.reshape(another_look(tf.reshape(eyes, (-1, CROP_PX[1], CROP_PX[0], 1))), tf.shape(eyes))
+    off = tf.random.normal((count, 2)) * tf.constant(HEAD_OFF_DEG) / ANGLE_UNIT_DEG * person
     pose += tf.random.normal(tf.shape(pose)) * tf.constant([0.05, 0.05, 0.03, 0.03, 0.03])
-    return (eyes, pose), true
+    pose += tf.pad(off, [[0, 0], [0, POSE_NUMBERS - 2]])
+    return (eyes, pose), tf.concat([look - tf.pad(off, [[0, 0], [0, 1]]), marks, person], axis=1)
 
 
 def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, keras.Model]:
@@ -78,7 +105,7 @@ def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, kera
         altered,
         course,
         loss=loss,
-        metrics=[error_deg],
+        metrics=[error_deg, marks_px],
     )
     return tower, look
 
