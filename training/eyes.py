@@ -32,8 +32,8 @@ IRIS_COLOURS = (
 
 # How high pupils lie over the line between the corners of an eye, and how far from a pupil the edges of the lids: of
 # people who look straight on, upper edges 4 and lower ones 5 mm (marginal reflex distances; Bashour and Geist 2007).
-# MakeHuman's men have their upper lid over the pupil.
-ABOVE_CORNERS_MM, ABOVE_CORNERS_SPREAD_MM = 1.2, 0.8
+# MakeHuman's men have their upper lid over the pupil. Some of the height is lost where a ball finds no room for it.
+ABOVE_CORNERS_MM, ABOVE_CORNERS_SPREAD_MM = 2.0, 0.8
 UPPER_LID_MM, UPPER_LID_SPREAD_MM, UPPER_LID_OLD_MM = 4.9, 1.4, -0.8
 LOWER_LID_MM, LOWER_LID_SPREAD_MM = 4.2, 1.0
 # Many narrow their eyes from both sides, in bright light, with age, to see better: how many, by how much at most.
