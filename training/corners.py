@@ -94,6 +94,8 @@ def people(head: Network, files: list[Path]) -> tuple[Array, Array]:
     """The peer's marks (N, 2, 3, 2) in our crops of people, and how we read their heads (N, 2)."""
     detector, landmarks = load(FACE_DETECTION), load(FACE_LANDMARK)
     marks, heads = [], []
+    if not PEER.exists():
+        raise SystemExit(f"{PEER} is not there: make build/face-mesh/.ready")
     command = [str(PEER), str(Path(__file__).with_name("face_mesh_points.py"))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
