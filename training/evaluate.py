@@ -93,7 +93,7 @@ def of_labelled(head_network: Network, eyes: Network, folder: Path) -> dict[str,
     finders = (load(FACE_DETECTION), load(FACE_LANDMARK), head_network)
     renders, truth, heads, head_truth = [], [], [], []
     for row in _rows(folder / "renders/labels.csv"):
-        for crops, head in _crops(finders, folder / "renders/images" / row["file"]):
+        for crops, head in crops_of(finders, folder / "renders/images" / row["file"]):
             renders.append(_look(eyes, crops, head))
             truth.append([float(row["gaze_yaw_from_camera"]), float(row["gaze_pitch_from_camera"])])
             heads.append([head.yaw_deg, head.pitch_deg])
@@ -106,7 +106,7 @@ def of_labelled(head_network: Network, eyes: Network, folder: Path) -> dict[str,
         side = -1 if row["eyes"].startswith("left") else 1 if row["eyes"].startswith("right") else 0
         if not row["file"].startswith("images/") or (row["eyes"] != "camera" and not side):
             continue
-        for crops, head in _crops(finders, folder / row["file"]):
+        for crops, head in crops_of(finders, folder / row["file"]):
             seen = _look(eyes, crops, head)
             if row["eyes"] == "camera":
                 lens.append(seen)
@@ -163,7 +163,7 @@ def _look(eyes: Network, crops: EyeCrops, head: HeadPose) -> Array:
     return look(eyes, crops.eyes, pose_numbers(head, crops), np.array([head.yaw_deg, head.pitch_deg]))
 
 
-def _crops(finders: tuple[Network, Network, Network], file: Path) -> Iterator[tuple[EyeCrops, HeadPose]]:
+def crops_of(finders: tuple[Network, Network, Network], file: Path) -> Iterator[tuple[EyeCrops, HeadPose]]:
     """Crops of the largest face, none where there is no face."""
     detector, landmarks, head_network = finders
     picture = read_picture(file)

@@ -6,7 +6,7 @@ against the line between the eyes, in units of ANGLE_UNIT_DEG.
 The eyes': six convolutions on each eye, joined with the head's pose. Inputs: `eyes` (2, 36, 60, 1), the image-right eye
 mirrored, and `pose` (1, 5), as `eye_crops` and `gaze` make them. Output (1, 3): yaw and pitch to add to the head's, in
 units of ANGLE_UNIT_DEG, and the log of the error to expect (degrees). While it learns it also says where the corners
-and the iris lie, so that it looks at them; no desk is told.
+and the iris lie, so that it looks at them; no desk is told, `likeness.py` is.
 """
 
 from __future__ import annotations
@@ -43,16 +43,21 @@ def eyes_joined() -> keras.Model:
     return keras.Model(joined, layers.Dense(3, bias_initializer=begin)(x), name="look")
 
 
-def eyes_for_training(tower: keras.Model, look: keras.Model) -> keras.Model:
+def marks_of(tower: keras.Model) -> keras.Model:
+    """One eye (36, 60, 1), through the tower's first layers, to where its marks lie in it: (MARKS, 2) pixels."""
+    coarse = [layer.output for layer in tower.layers if isinstance(layer, layers.ReLU)][MARKS_FROM]
+    return keras.Model(tower.input, _places(coarse), name="marks")
+
+
+def eyes_for_training(tower: keras.Model, marks: keras.Model, look: keras.Model) -> keras.Model:
     """Many samples at once: eyes (N, 2, 36, 60, 1), pose (N, 5) to the three outputs and the marks, (N, 3 + 12)."""
     eyes = layers.Input((2, CROP_PX[1], CROP_PX[0], 1))
     pose = layers.Input((POSE_NUMBERS,))
-    coarse = [layer.output for layer in tower.layers if isinstance(layer, layers.ReLU)][MARKS_FROM]
-    eye = keras.Model(tower.input, [tower.output, _places(coarse)])
+    eye = keras.Model(tower.input, [tower.output, marks.output])
     (left, left_marks), (right, right_marks) = eye(eyes[:, 0]), eye(eyes[:, 1])
-    marks = [layers.Flatten()(each) for each in (left_marks, right_marks)]
+    places = [layers.Flatten()(each) for each in (left_marks, right_marks)]
     return keras.Model(
-        [eyes, pose], layers.Concatenate()([look(layers.Concatenate()([left, right, pose])), *marks])
+        [eyes, pose], layers.Concatenate()([look(layers.Concatenate()([left, right, pose])), *places])
     )
 
 

@@ -1,6 +1,9 @@
 """Trains the eyes' network and writes it as TFLite.
 
 python -m training.train_eyes DATA HELD_OUT HEAD.tflite OUT.tflite [--epochs N] [--begin EARLIER.tflite --rate R]
+
+Beside OUT.tflite it writes OUT.marks.tflite, which no desk needs: where it takes corners and irises to lie, for
+`likeness.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ from training.dataset import CROP_STEPS, as_shown
 from training.export import convolved, dense, folded, joined, tflite
 from training.fit import SEED, Course, Data, fit, samples_in
 from training.looks import another_look
-from training.network import EYE_NUMBERS, MARKS, POSE_NUMBERS, eye_tower, eyes_for_training, eyes_joined
+from training.network import (
+    EYE_NUMBERS,
+    MARKS,
+    POSE_NUMBERS,
+    eye_tower,
+    eyes_for_training,
+    eyes_joined,
+    marks_of,
+)
 from training.overdrawn import overdrawn
 from training.train_head import with_head
 
@@ -92,11 +103,12 @@ def altered(
     return (eyes, pose), tf.concat([look - tf.pad(off, [[0, 0], [0, 1]]), marks, person], axis=1)
 
 
-def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, keras.Model]:
-    """The tower and the look, trained; prints the held-out error after each epoch."""
+def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, keras.Model, keras.Model]:
+    """The tower, the marks and the look, trained; prints the held-out error after each epoch."""
     keras.utils.set_random_seed(SEED)
     tower, look = eye_tower(), eyes_joined()
-    model = eyes_for_training(tower, look)
+    marks = marks_of(tower)
+    model = eyes_for_training(tower, marks, look)
     fit(
         model,
         (tower, look),
@@ -107,7 +119,7 @@ def train(data: Data, held_out: Data, course: Course) -> tuple[keras.Model, kera
         loss=loss,
         metrics=[error_deg, marks_px],
     )
-    return tower, look
+    return tower, marks, look
 
 
 def export(tower: keras.Model, look: keras.Model) -> bytes:
@@ -128,6 +140,16 @@ def export(tower: keras.Model, look: keras.Model) -> bytes:
     return tflite(run)
 
 
+def export_marks(marks: keras.Model) -> bytes:
+    """TFLite of what says where the marks of both eyes lie."""
+
+    @tf.function(input_signature=[tf.TensorSpec((2, CROP_PX[1], CROP_PX[0], 1), tf.float32, "eyes")])
+    def run(eyes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"marks": marks(eyes, training=False)}
+
+    return tflite(run)
+
+
 def main() -> None:
     """Train, export, say what came out."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -140,8 +162,10 @@ def main() -> None:
     data, held_out = (
         with_head(chosen.head.read_bytes(), samples_in(folder)) for folder in (chosen.data, chosen.held_out)
     )
-    content = export(*train(data, held_out, Course.chosen(chosen)))
+    tower, marks, look = train(data, held_out, Course.chosen(chosen))
+    content = export(tower, look)
     chosen.out.write_bytes(content)
+    chosen.out.with_suffix(".marks.tflite").write_bytes(export_marks(marks))
     print(
         json.dumps({"samples": len(data["eyes"]), "held_out": len(held_out["eyes"]), "bytes": len(content)})
     )
