@@ -23,9 +23,9 @@ from training.spoil import spoil, wear_glasses
 PICTURES_OF_ONE = 8  # of one identity, each with another pose, light and gaze
 FRAMES_OF_ONE = 2  # of one picture, each at another size and spoiled in another way
 PRESENCE = 0.5
-# The landmark network places a drawn person's eyes 1.8 mm too high or too low (one deviation), people's 0.9 mm, by
-# FaceMesh's corners of 22: crops of drawn ones move by half of that, so that corners are worth what they are worth on
-# people. To the side it is 1.1 mm on both.
+# The landmark network places a drawn person's eyes 1.3 mm too high or too low (one deviation), people's 0.7 mm, by the
+# measure of `likeness.py`: crops of drawn ones move by half of that, so that where an eye lies in its crop says as much
+# as on people. To the side it is about 1 mm on both.
 STEADIED = 0.5
 # How far eyes turn to a side, up and down. A person's lids go with them; behind MakeHuman's, which need not, more would
 # hide the iris.
