@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ Found = TypeVar("Found")
 
 NODE = """
 import sys
+import threading
 from pathlib import Path
 from appliance.config import NodeConfig, load_config
 from appliance.service import run_service
@@ -107,9 +109,13 @@ class Room:
             str(self.config.trust.room_ca), str(trust / "controller.pem"), str(trust / "controller-tls.key")
         )
         self.client.on_connect = lambda client, *_rest: client.subscribe(f"invigil/1/{ROOM}/#", 1)
+        self.listening = threading.Event()
+        self.client.on_subscribe = lambda *_of_it: self.listening.set()
+        self.client.on_disconnect = lambda *_of_it: self.listening.clear()
         self.client.on_message = self._on_message
         self.client.connect("127.0.0.1", self.port, 5)
         self.client.loop_start()
+        until(self.listening.is_set, "the controller's client listens")
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     @staticmethod
@@ -143,6 +149,9 @@ class Room:
         self.client.publish(desk_topic(ROOM, DESK, ToNode.COMMAND), payload, 1)
 
     def tell_time(self, life: str = "0123456789abcdef") -> None:
+        """As a controller does: not before it listens, since a desk answers a new life with what is open."""
+        if not self.listening.is_set():
+            return
         at = ClockMessage(at=utc_text(SystemClock().wall()), life=life)
         self.client.publish(clock_topic(ROOM), encode(at), 0)
 
