@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, Response
 
 from appliance.protocol import Sid
+from appliance.room import views
 from appliance.room.accounts import Login, Role
 from appliance.room.certificates import certificate_view, stored_certificate
 from appliance.room.routes_pages import page
@@ -22,10 +23,11 @@ LoggedIn = Annotated[Login, Depends(login_of)]
 async def certificate_page(request: Request, sid: Sid, login: LoggedIn) -> HTMLResponse:
     """What was recorded, complete or each line, who signed, and the QR code that the candidate photographs."""
     room = site_of(request).room
+    states = views.states(room)
     view = await room.database.run(lambda connection: certificate_view(connection, room.keys, sid))
     live = room.live.desks.get(view["desk"])
     seat = live.seat.label if live else view["desk"]
-    return page(request, "certificate.html", login, view=view, seat=seat)
+    return page(request, "certificate.html", login, states=states, view=view, seat=seat)
 
 
 @router.get("/api/certificates/{sid}", dependencies=[Depends(needs(Role.STAFF))])

@@ -87,8 +87,9 @@ async def desk_page(request: Request, desk: str, login: LoggedIn) -> HTMLRespons
 @router.get("/end", response_class=HTMLResponse)
 async def end_page(request: Request, login: LoggedIn) -> HTMLResponse:
     """End of exam: certificates and approval."""
-    site = site_of(request)
-    return page(request, "end.html", login, sessions=await views.end_view(site.room))
+    room = site_of(request).room
+    states = views.states(room)
+    return page(request, "end.html", login, states=states, sessions=await views.end_view(room))
 
 
 @router.get("/events")

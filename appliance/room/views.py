@@ -139,6 +139,12 @@ def observation(number: int, item: Seen) -> View:
     }
 
 
+def states(room: Room) -> dict[str, str]:
+    """Each desk's state. A page that is fetched anew when one changes takes them before it reads anything else: then
+    no change falls between the two."""
+    return {desk: room.live.assess(desk).state.value for desk in room.live.desks}
+
+
 async def end_view(room: Room) -> list[View]:
     """The table of /end: seats in room order, with each session's certificate, and its state in words.
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from appliance.evf.canonical import canonical
 from demo.room import CHECKOUT, DemoRoom, default_desks, wait_until
@@ -157,6 +157,23 @@ def test_end_and_approve(room: DemoRoom, page: Page) -> None:
     shoot(page, "approved")
     sessions = {path.parent.name for path in room.bucket_files()}
     assert sessions == {rows.nth(0).get_attribute("data-sid")}
+
+
+def test_no_change_falls_between_a_page_and_its_events(room: DemoRoom, page: Page) -> None:
+    """A state that changes after the table was made and before the first event is heard is on the page soon after."""
+    asked: list[Route] = []
+    page.route("**/events*", lambda route: asked.append(route), times=1)
+    with page.expect_request("**/events*"):
+        page.goto(room.url + "/end")
+    row = page.locator("tbody tr").nth(1)
+    expect(row).to_have_attribute("data-state", "held")
+    sid = row.get_attribute("data-sid")
+    client = room.client()
+    client.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
+    wait_until("it is synced", lambda: client.session(str(sid))["state"] == "synced", 60)
+    client.close()
+    asked.pop().continue_()
+    expect(row).to_have_attribute("data-state", "synced")
 
 
 def test_candidate_photographs_the_certificate_from_the_screen(room: DemoRoom, page: Page) -> None:

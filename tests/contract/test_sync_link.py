@@ -51,7 +51,6 @@ Found = TypeVar("Found")
 
 NODE = """
 import sys
-import threading
 from pathlib import Path
 from appliance.config import NodeConfig, load_config
 from appliance.service import run_service

@@ -97,6 +97,16 @@ export function follow(path, handlers) {
   open();
 }
 
+// A page that the server rendered is fetched anew once a desk's state is not the one that it was rendered with.
+export function followStates(mayReload) {
+  const rendered = JSON.parse(byId("main").dataset.states);
+  follow("/events?pictures=false", {
+    room: (view) => {
+      if (mayReload() && view.tiles.some((tile) => tile.state !== rendered[tile.desk])) location.reload();
+    },
+  });
+}
+
 export function keys(table) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

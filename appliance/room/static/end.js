@@ -1,4 +1,4 @@
-import { act, ask, byId, follow, keys, span, timeOfDay } from "./api.js";
+import { act, ask, byId, followStates, keys, span, timeOfDay } from "./api.js";
 
 for (const time of document.querySelectorAll("time[data-utc]")) time.textContent = timeOfDay(time.dataset.utc);
 for (const time of document.querySelectorAll("time[data-span]")) time.textContent = `at ${span(Number(time.dataset.span))}`;
@@ -29,16 +29,6 @@ document.querySelector("tbody")?.addEventListener("click", async (event) => {
   if (button && await decisions[button.dataset.do](button.closest("tr"), button)) location.reload();
 });
 
-// The table is rendered by the server; it is fetched anew when a desk's state changes, unless somebody is deciding.
-const states = new Map();
-follow("/events?pictures=false", {
-  room: (view) => {
-    let changed = false;
-    for (const tile of view.tiles) {
-      changed ||= states.has(tile.desk) && states.get(tile.desk) !== tile.state;
-      states.set(tile.desk, tile.state);
-    }
-    if (changed && !document.querySelector("dialog[open]")) location.reload();
-  },
-});
+// Not while somebody is deciding.
+followStates(() => !document.querySelector("dialog[open]"));
 keys({ Escape: () => location.assign("/") });
