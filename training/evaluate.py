@@ -31,6 +31,7 @@ from training.dataset import as_shown, read_shards
 from training.train_head import head_error_deg, with_head
 
 Array = NDArray[np.float64]
+Finders = tuple[Network, Network, Network]  # of faces, of their landmarks, of the head
 
 
 def look(eyes: Network, crops: NDArray[np.float32], pose: NDArray[np.float32], head_deg: Array) -> Array:
@@ -89,60 +90,76 @@ def of_held_out(eyes: Network, data: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def of_labelled(head_network: Network, eyes: Network, folder: Path) -> dict[str, Any]:
-    """Errors on labelled renders, and how people who look into the lens are read."""
+    """Errors on labelled renders, and how people who look into the lens or aside are read."""
     finders = (load(FACE_DETECTION), load(FACE_LANDMARK), head_network)
-    renders, truth, heads, head_truth = [], [], [], []
+    return {
+        **_of_renders(finders, eyes, folder),
+        **_of_lens(finders, eyes, folder),
+        "signs": _signs(finders, eyes, folder),
+    }
+
+
+def _of_renders(finders: Finders, eyes: Network, folder: Path) -> dict[str, Any]:
+    said, gaze, heads, turned = [], [], [], []
     for row in _rows(folder / "renders/labels.csv"):
         for crops, head in crops_of(finders, folder / "renders/images" / row["file"]):
-            renders.append(_look(eyes, crops, head))
-            truth.append([float(row["gaze_yaw_from_camera"]), float(row["gaze_pitch_from_camera"])])
+            said.append(_look(eyes, crops, head))
+            gaze.append([float(row["gaze_yaw_from_camera"]), float(row["gaze_pitch_from_camera"])])
             heads.append([head.yaw_deg, head.pitch_deg])
-            head_truth.append([float(row["head_yaw_from_camera"]), float(row["head_pitch_from_camera"])])
-    looks = np.array(renders)
-    error = angle_deg(looks[:, :2], np.array(truth))
-    off = np.array(heads) - np.array(head_truth)
-    lens, signs, files = [], [], []
-    for row in _rows(folder / "labels.csv"):
-        side = -1 if row["eyes"].startswith("left") else 1 if row["eyes"].startswith("right") else 0
-        if not row["file"].startswith("images/") or (row["eyes"] != "camera" and not side):
-            continue
-        for crops, head in crops_of(finders, folder / row["file"]):
-            seen = _look(eyes, crops, head)
-            if row["eyes"] == "camera":
-                lens.append(seen)
-                files.append(
-                    f"{row['file'][7:]} gaze {seen[0]:.1f} {seen[1]:.1f} head {head.yaw_deg:.0f} {head.pitch_deg:.0f}"
-                )
-            else:
-                signs.append((row["file"], side, round(float(seen[0]), 1), round(head.yaw_deg, 1)))
-    at_lens = np.array(lens)
-    pitch = float(np.median(at_lens[:, 1]))
-    centred = angle_deg(at_lens[:, :2] - [0.0, pitch], np.zeros((len(at_lens), 2)))
+            turned.append([float(row["head_yaw_from_camera"]), float(row["head_pitch_from_camera"])])
+    looks, truth = np.array(said)[:, :2], np.array(gaze)
+    constant = [0.0, np.median(looks[:, 1] - truth[:, 1])]
+    off = np.array(heads) - np.array(turned)
     return {
-        "renders": _figures(error),
-        "renders, after their own pitch constant": _figures(
-            angle_deg(looks[:, :2] - [0, np.median(looks[:, 1] - np.array(truth)[:, 1])], np.array(truth))
-        ),
+        "renders": _figures(angle_deg(looks, truth)),
+        "renders, after their own pitch constant": _figures(angle_deg(looks - constant, truth)),
         "head": np.abs(off - np.median(off, axis=0)).mean(axis=0).round(2).tolist(),
-        "photos into the lens": len(at_lens),
-        "yaw within 10": int((np.abs(at_lens[:, 0]) < 10).sum()),
-        "yaw mean, sd": [round(float(at_lens[:, 0].mean()), 2), round(float(at_lens[:, 0].std()), 2)],
-        "pitch median, sd": [round(pitch, 2), round(float(at_lens[:, 1].std()), 2)],
-        "within 10, 15 after one pitch constant": [
-            round(float((centred < 10).mean()), 3),
-            round(float((centred < 15).mean()), 3),
-        ],
-        "signs": signs,
-        "each": files,
     }
+
+
+def _of_lens(finders: Finders, eyes: Network, folder: Path) -> dict[str, Any]:
+    looks, each = [], []
+    for file in photos_into_lens(folder):
+        for crops, head in crops_of(finders, file):
+            yaw, pitch = _look(eyes, crops, head)[:2]
+            looks.append([yaw, pitch])
+            each.append(
+                f"{file.name} gaze {yaw:.1f} {pitch:.1f} head {head.yaw_deg:.0f} {head.pitch_deg:.0f}"
+            )
+    yaws, pitches = np.array(looks).T
+    constant = float(np.median(pitches))
+    centred = angle_deg(np.array(looks) - [0.0, constant], np.zeros((len(looks), 2)))
+    return {
+        "photos into the lens": len(looks),
+        "yaw within 10": int((np.abs(yaws) < 10).sum()),
+        "yaw mean, sd": [round(float(yaws.mean()), 2), round(float(yaws.std()), 2)],
+        "pitch median, sd": [round(constant, 2), round(float(pitches.std()), 2)],
+        "within 10, 15 after one pitch constant": [
+            round(float((centred < limit_deg).mean()), 3) for limit_deg in (10, 15)
+        ],
+        "each": each,
+    }
+
+
+def _signs(finders: Finders, eyes: Network, folder: Path) -> list[tuple[str, int, float, float]]:
+    """Photos of people who look aside: file, side (-1 left, 1 right), yaw said of the eyes and of the head."""
+    found = []
+    for row in _photos(folder):
+        side = -1 if row["eyes"].startswith("left") else 1 if row["eyes"].startswith("right") else 0
+        if side:
+            for crops, head in crops_of(finders, folder / row["file"]):
+                yaw = round(float(_look(eyes, crops, head)[0]), 1)
+                found.append((row["file"], side, yaw, round(head.yaw_deg, 1)))
+    return found
 
 
 def photos_into_lens(folder: Path) -> list[Path]:
     """Photos of one person each who looks into the lens."""
-    rows = _rows(folder / "labels.csv")
-    return [
-        folder / row["file"] for row in rows if row["file"].startswith("images/") and row["eyes"] == "camera"
-    ]
+    return [folder / row["file"] for row in _photos(folder) if row["eyes"] == "camera"]
+
+
+def _photos(folder: Path) -> list[dict[str, str]]:
+    return [row for row in _rows(folder / "labels.csv") if row["file"].startswith("images/")]
 
 
 def _figures(error: Array) -> dict[str, float]:
@@ -163,7 +180,7 @@ def _look(eyes: Network, crops: EyeCrops, head: HeadPose) -> Array:
     return look(eyes, crops.eyes, pose_numbers(head, crops), np.array([head.yaw_deg, head.pitch_deg]))
 
 
-def crops_of(finders: tuple[Network, Network, Network], file: Path) -> Iterator[tuple[EyeCrops, HeadPose]]:
+def crops_of(finders: Finders, file: Path) -> Iterator[tuple[EyeCrops, HeadPose]]:
     """Crops of the largest face, none where there is no face."""
     detector, landmarks, head_network = finders
     picture = read_picture(file)

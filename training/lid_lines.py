@@ -5,6 +5,8 @@ Not in the mesh: where a column of pixels shows an eyeball, its first and last r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -45,20 +47,28 @@ def _opening(eye: Array, x: int, focal: float, top: float, seen: NDArray[np.uint
 
 
 @njit(cache=True, fastmath=True)
+def _openings(
+    eye: Array, focal: float, left: float, top: float, seen: NDArray[np.uint8]
+) -> Iterator[tuple[int, int, int]]:
+    """Each column that shows the eyeball, from left to right, with its first and last row that does."""
+    reach = eye[SOCKET_MM] * 1.2 * (focal / eye[CENTRE + 2])
+    mx = eye[SOCKET] * focal / eye[SOCKET + 2] - left
+    for x in range(max(0, int(mx - reach)), min(seen.shape[1], int(mx + reach) + 1)):
+        upper, lower = _opening(eye, x, focal, top, seen)
+        if upper >= 0:
+            yield x, upper, lower
+
+
+@njit(cache=True, fastmath=True)
 def lids_and_lashes(
     eyes: Array, focal: float, left: float, top: float, image: Array, seen: NDArray[np.uint8]
 ) -> None:
     """Shade the eyeball under the upper lid, and draw both rows of lashes along the opening's edge."""
-    height, width = seen.shape
+    height = seen.shape[0]
     for number in range(eyes.shape[0]):
         eye = eyes[number]
         per_mm = focal / eye[CENTRE + 2]
-        reach = eye[SOCKET_MM] * 1.2 * per_mm
-        mx = eye[SOCKET] * focal / eye[SOCKET + 2] - left
-        for x in range(max(0, int(mx - reach)), min(width, int(mx + reach) + 1)):
-            upper, lower = _opening(eye, x, focal, top, seen)
-            if upper < 0:
-                continue
+        for x, upper, lower in _openings(eye, focal, left, top, seen):
             uneven = 0.75 + 0.35 * np.sin(x * 1.9 / per_mm * 3.0 + eye[PHASE])
             for y in range(max(0, upper - int(3 * per_mm)), min(height, lower + int(2 * per_mm))):
                 below, above = (y - upper) / per_mm, (lower - y) / per_mm
@@ -108,16 +118,13 @@ def liner(eyes: Array, focal: float, left: float, top: float, image: Array, seen
 @njit(cache=True, fastmath=True)
 def folds(eyes: Array, focal: float, left: float, top: float, image: Array, seen: NDArray[np.uint8]) -> None:
     """Lines of shade along both lids, where skin folds above the upper and bags below the lower one."""
-    height, width = seen.shape
+    height = seen.shape[0]
     for number in range(eyes.shape[0]):
         eye = eyes[number]
         per_mm = focal / eye[CENTRE + 2]
         reach = eye[SOCKET_MM] * 1.2 * per_mm
         mx = eye[SOCKET] * focal / eye[SOCKET + 2] - left
-        for x in range(max(0, int(mx - reach)), min(width, int(mx + reach) + 1)):
-            upper, lower = _opening(eye, x, focal, top, seen)
-            if upper < 0:
-                continue
+        for x, upper, lower in _openings(eye, focal, left, top, seen):
             aside = (x - mx) / reach
             near = 1.0 - FOLD_NEARER * aside * aside
             for row in range(2):
