@@ -57,11 +57,25 @@ def backups(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def names_session(backup: Path, sid: str) -> bool:
-    """True if a backup of the index holds the session; also when it cannot be read, since nobody could say no."""
+def remove_backups_of(path: Path, table: str, sid: str, file_ops: FileOps) -> None:
+    """Remove each backup of the database `path` that holds the session in `table`, for good: it would keep what the
+    database itself forgets. StoreFailed if the disk refuses."""
+    try:
+        for backup in backups(path):
+            if _names_session(backup, table, sid):
+                file_ops.unlink(backup)
+        fsync_dir(path.parent, file_ops)
+    except StoreFailed:
+        raise
+    except OSError as error:
+        raise store_failure(f"cannot remove the backups of session {sid}", error) from error
+
+
+def _names_session(backup: Path, table: str, sid: str) -> bool:
+    """True also when it cannot be read, since nobody could say no."""
     try:
         with closing(sqlite3.connect(backup.resolve().as_uri() + "?mode=ro", uri=True)) as copy:
-            return copy.execute("SELECT 1 FROM sessions WHERE sid = ?", (sid,)).fetchone() is not None
+            return copy.execute(f"SELECT 1 FROM {table} WHERE sid = ?", (sid,)).fetchone() is not None  # noqa: S608 (our own names)
     except sqlite3.Error:
         return True
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from appliance.errors import StoreFailed
+from appliance.store.backup import remove_backups_of
 from appliance.store.database import (
     CHECK_HINT,
     Transactions,
@@ -85,7 +86,8 @@ LEDGER_STEPS = (_first, _synced_at)
 
 @dataclass(frozen=True)
 class OrderedSession:
-    """What the room ordered; commands are the verified documents' bodies. `synced_at`: UTC text."""
+    """What the room ordered; commands are the verified documents' bodies, {} once it is forgotten. `synced_at`: UTC
+    text."""
 
     sid: str
     desk: str
@@ -217,6 +219,7 @@ class Ledger(LedgerView):
 
     def __init__(self, path: Path, file_ops: FileOps = OPERATING_SYSTEM) -> None:
         super().__init__(path)
+        self._file_ops = file_ops
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -290,6 +293,12 @@ class Ledger(LedgerView):
             sid,
         )
         self._require_known(sid, changed)
+
+    def forget(self, sid: str) -> None:
+        """Of a purged session keep what became of it, without the order: it holds the candidate's code and the seat's
+        accommodations. Backups that hold it go first."""
+        remove_backups_of(self.path, "session_order", sid, self._file_ops)
+        self._write("UPDATE session_order SET start_command = '{}' WHERE sid = ?", sid)
 
     def set_witness(self, sid: str, size: int, cosignature: str, note: str) -> bool:
         """Keep a cosigned checkpoint; False, and no change, if it covers fewer leaves than the one kept."""

@@ -16,7 +16,7 @@ from typing import Any
 from appliance.clock import parse_utc, utc_text
 from appliance.errors import StoreFailed
 from appliance.evf.canonical import canonical
-from appliance.store.backup import backups, names_session
+from appliance.store.backup import remove_backups_of
 from appliance.store.database import Transactions
 from appliance.store.durable import FileOps, fsync_dir, store_failure, write_file_durably
 from appliance.store.layout import Layout
@@ -94,7 +94,7 @@ class Purge:
                 raise
             raise store_failure(f"cannot purge session {row.sid}", error) from error
         self._write_receipt(row, now)
-        self._remove_backups(row.sid)
+        remove_backups_of(self._layout.index_db, "sessions", row.sid, self._file_ops)
         self._drop_rows(row.sid, now)
         log.info("session.purged sid=%s reason=%s", row.sid, row.purge_reason)
 
@@ -132,16 +132,6 @@ class Purge:
             "why": row.purge_reason,
         }
         write_file_durably(self._layout.receipt(row.sid), canonical(self._sign(body)), self._file_ops)
-
-    def _remove_backups(self, sid: str) -> None:
-        """A backup of the index that names the session would keep its candidate's code, for files that are gone."""
-        for path in backups(self._layout.index_db):
-            if names_session(path, sid):
-                self._file_ops.unlink(path)
-        try:
-            fsync_dir(self._layout.root, self._file_ops)
-        except OSError as error:
-            raise store_failure(f"cannot purge session {sid}", error) from error
 
     def _drop_rows(self, sid: str, now: datetime) -> None:
         """What remains: the session's row, without the candidate's code."""

@@ -129,7 +129,12 @@ class Sessions:
                 self._ask_for_grants(order, now_mono_ns)
 
     def _forget(self, purged: set[str]) -> None:
-        """What is no longer on this desk is not kept in memory either."""
+        """What is no longer on this desk is not kept in memory or in the ledger either."""
+        kept_orders = [order.sid for order in self._orders if order.sid in purged and order.start_command]
+        for sid in kept_orders:
+            self._ledger.forget(sid)
+        if kept_orders:
+            self.ledger_changed()
         for kept in (self._logs, self._policies, self._ended, self._covers):
             for sid in purged & kept.keys():
                 kept.pop(sid)

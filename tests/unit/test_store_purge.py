@@ -21,6 +21,7 @@ from appliance.errors import StoreFailed
 from appliance.evf.errors import BadSignature
 from appliance.evf.signed import sign_document, verify_document
 from appliance.protocol import ConfirmSynced, Release, SessionPhase
+from appliance.store.backup import back_up
 from appliance.store.check import check_store
 from appliance.store.database import migrate
 from appliance.store.ledger import LEDGER_STEPS, ROOM_TIME, Ledger, OrderedSession
@@ -261,6 +262,29 @@ def test_the_room_hears_no_more_of_a_purged_session(node: Node) -> None:
     assert sessions.facts() == []
     sessions.step(0, connected=True)
     assert sessions.faults() == []
+
+
+def test_f114_neither_code_nor_accommodations_stay_with_a_purged_sessions_order(node: Node) -> None:
+    """The whole order goes, from backups of the ledger too; another session's order stays as it is."""
+    ledger = node.bench.ledger
+    node.synced()
+    other = node.bench.start(OTHER_SID).model_dump(mode="json")
+    ledger.order_start(OTHER_SID, "desk-7", other)
+    ledger.set_state(OTHER_SID, "held")
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        backup = back_up(connection, ledger.path, "schema-1")
+    sessions = node.sessions()
+    sessions.step(0, connected=False)
+    kept = ledger.order(SID)
+    assert kept is not None
+    assert (kept.start_command["candidate_code"], backup.exists()) == ("C-0042", True)  # control
+    node.bench.clock.advance(25 * 3600)
+    node.turn()
+    sessions.step(0, connected=False)
+    orders = {order.sid: (order.state, order.start_command) for order in ledger.orders()}
+    assert orders == {SID: ("synced", {}), OTHER_SID: ("held", other)}
+    assert not backup.exists()
+    assert "already ordered" in str(node.take(node.bench.start()))
 
 
 def test_a_session_in_between_is_no_problem_to_check_and_recovery(tmp_path: Path) -> None:
