@@ -56,17 +56,14 @@ class Network:
         index_of = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
         self._outputs = [index_of[name] for name in outputs]
         low, high = input_range
-        self._scale, self._offset = np.float32((high - low) / 255.0), np.float32(low)
+        self._value_of = np.arange(256, dtype=np.float32) * np.float32((high - low) / 255.0) + np.float32(low)
         self.invocations = 0
 
     def run(self, crop_bgr: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Outputs for one `input_size` x `input_size` x 3 BGR crop, each flattened to one axis."""
         tensor = self._interpreter.tensor(self._input)()[0]
-        # Two steps: a product of bytes and a float takes longer than both.
-        tensor[...] = cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2RGB)
-        tensor *= self._scale
-        if self._offset:
-            tensor += self._offset
+        # Looked up in a quarter of the time that it takes to work it out.
+        cv2.LUT(cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2RGB), self._value_of, dst=tensor)
         # The runtime refuses to run while somebody still holds a view of its memory.
         del tensor
         return self._outputs_of_a_run()
