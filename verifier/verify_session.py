@@ -19,7 +19,8 @@ not be checked.
 # that all leaves lead to. Checkpoint: the desk's signed word on number and root of the leaves; cosigned by the room
 # controller, it was witnessed. Wrap: a file with a key that opens segments, sealed for the people who may open them.
 #
-# Contents; the file follows this order. `verify_...` and `tell_...` print lines, `check_...` and `read_...` refuse.
+# Contents; the file follows this order, each part under a line `# --- number`. `verify_...` and `tell_...` print lines,
+# `check_...` and `read_...` refuse.
 #   1  The whole           the steps in their order, exit code and last line
 #   2  Manifest            is it signed by the desk that it names, and is that desk the room's
 #   3  Account             does it say of every leaf what it is, once; does the desk's checkpoint say the same

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from appliance.clock import parse_utc
 from appliance.config import NodeConfig
-from appliance.errors import BadInput, NotTrusted, StorageNotAllowed
+from appliance.errors import BadInput, NotTrusted, StorageNotAllowed, StoreFailed
 from appliance.policy import ExamPolicy, verify_policy
 from appliance.protocol import (
     GRANTS_PURPOSE,
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 Publish = Callable[[FromNode, bytes], int | None]
 CERTIFY_INTERVAL_S = 1.0
+FORGET_INTERVAL_S = 60.0
 MOST_UNANSWERED = 64  # of checkpoints of one session: an hour of a controller that is away
 NOT_VALID = "the desk's certificate was not valid when it ended; renew it, then it is certified"
 
@@ -78,7 +79,7 @@ class Sessions:
         self._ended: dict[str, _Recorded] = {}
         # By session: up to where (90 kHz) a checkpoint of so many leaves covers the film; those without an answer.
         self._covers: dict[str, dict[int, int]] = {}
-        self._next_certify_ns = 0
+        self._next_certify_ns = self._next_forget_ns = 0
         self._foreign = 0
         self._orders: list[OrderedSession] = []
         self.ledger_changed()
@@ -112,6 +113,9 @@ class Sessions:
             self._next_certify_ns = now_mono_ns + round(CERTIFY_INTERVAL_S * 1e9)
         purged = self._view.purged()
         self._forget(purged)
+        if now_mono_ns >= self._next_forget_ns:
+            self._next_forget_ns = now_mono_ns + round(FORGET_INTERVAL_S * 1e9)
+            self._forget_orders(purged)
         for order in self._orders:
             if order.state in ("synced", "discarded"):
                 continue
@@ -129,16 +133,22 @@ class Sessions:
                 self._ask_for_grants(order, now_mono_ns)
 
     def _forget(self, purged: set[str]) -> None:
-        """What is no longer on this desk is not kept in memory or in the ledger either."""
-        kept_orders = [order.sid for order in self._orders if order.sid in purged and order.start_command]
-        for sid in kept_orders:
-            self._ledger.forget(sid)
-        if kept_orders:
-            self.ledger_changed()
+        """What is no longer on this desk is not kept in memory either."""
         for kept in (self._logs, self._policies, self._ended, self._covers):
             for sid in purged & kept.keys():
                 kept.pop(sid)
         self._certificates.forget(purged)
+
+    def _forget_orders(self, purged: set[str]) -> None:
+        """Nor in the ledger. A disk that refuses is asked again: the session that records now must not wait for it."""
+        kept = [order.sid for order in self._orders if order.sid in purged and order.start_command]
+        try:
+            for sid in kept:
+                self._ledger.forget(sid)
+        except StoreFailed as error:
+            log.warning("ledger.order_not_forgotten reason=%s", error)
+        if kept:
+            self.ledger_changed()
 
     def witnessed(self, message: WitnessMessage) -> None:
         """Make the controller's cosignature durable."""

@@ -31,13 +31,14 @@ from appliance.store.rows import SessionRow
 from appliance.store.schema import INDEX_STEPS
 from appliance.store.view import RecordingView
 from appliance.sync.sender import Sender
-from appliance.sync.sessions import Sessions
+from appliance.sync.sessions import FORGET_INTERVAL_S, Sessions
 from tests.manual_clock import ManualClock
 from tests.unit.test_store_builders import OTHER_SID, SID, Desk, new_session
 from tests.unit.test_sync_room import READY, Bench
 
 ROW = SessionRow(**vars(new_session()), ended="2026-11-22T12:00:00.000Z", epoch=0)
 SYNCED = OrderedSession(SID, "desk-7", {}, {}, "synced", "", "2026-11-22T13:00:00.000Z")
+FORGET_NS = round(FORGET_INTERVAL_S * 1e9)
 MIDNIGHT = datetime(2027, 5, 22, tzinfo=UTC)
 
 
@@ -280,11 +281,33 @@ def test_f114_neither_code_nor_accommodations_stay_with_a_purged_sessions_order(
     assert (kept.start_command["candidate_code"], backup.exists()) == ("C-0042", True)  # control
     node.bench.clock.advance(25 * 3600)
     node.turn()
-    sessions.step(0, connected=False)
+    sessions.step(FORGET_NS, connected=False)
     orders = {order.sid: (order.state, order.start_command) for order in ledger.orders()}
     assert orders == {SID: ("synced", {}), OTHER_SID: ("held", other)}
     assert not backup.exists()
     assert "already ordered" in str(node.take(node.bench.start()))
+
+
+def test_a_disk_that_refuses_to_forget_stops_nothing_and_is_asked_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.synced()
+    sessions = node.sessions()
+    node.bench.clock.advance(25 * 3600)
+    node.turn()
+
+    def refuse(*_of_it: object) -> None:
+        raise StoreFailed("cannot write what the room asked: no space left", "free space")
+
+    with monkeypatch.context() as full:
+        full.setattr(node.bench.ledger, "_write", refuse)
+        sessions.step(0, connected=False)
+    assert "ledger.order_not_forgotten reason=cannot write" in caplog.text
+    (kept,) = node.bench.ledger.orders()
+    assert kept.start_command["candidate_code"] == "C-0042"
+    sessions.step(FORGET_NS, connected=False)
+    (kept,) = node.bench.ledger.orders()
+    assert kept.start_command == {}
 
 
 def test_a_session_in_between_is_no_problem_to_check_and_recovery(tmp_path: Path) -> None:
