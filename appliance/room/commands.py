@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.clock import Clock, utc_text
 from appliance.protocol import COMMAND_PURPOSE, Command, Order, Reply, ToNode, sign_message
-from appliance.room.database import Database
+from appliance.room.database import NOT_OVER, Database
 
 RESEND_S = 2.0
 Publish = Callable[[str, ToNode, bytes], Awaitable[bool]]
@@ -54,6 +54,21 @@ def withdraw(connection: sqlite3.Connection, sid: str, reason: str) -> None:
         "UPDATE commands SET outcome = 'withdrawn', reason = ? WHERE sid = ? AND outcome IS NULL",
         (reason, sid),
     )
+
+
+def forget_order(connection: sqlite3.Connection, sid: str) -> None:
+    """Once a session's recording is certified, or it is over, nobody needs its seat's codes: its row keeps none, and of
+    its order to start remains what became of it."""
+    done = f"manifest_sha256 IS NOT NULL OR NOT ({NOT_OVER})"
+    forgotten = connection.execute(
+        f"UPDATE sessions SET accommodations = NULL WHERE sid = ? AND ({done})",  # noqa: S608 - no input
+        (sid,),
+    )
+    if forgotten.rowcount:
+        connection.execute(
+            "UPDATE commands SET payload = X'7B7D' WHERE sid = ? AND kind = 'start' AND outcome IS NOT NULL",
+            (sid,),
+        )
 
 
 def due(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:

@@ -74,6 +74,7 @@ class Room:
 
         def run(connection: sqlite3.Connection) -> tuple[Result, tuple[str, object] | None]:
             result = work(connection)
+            commands.forget_order(connection, sid)
             return result, decisions_of(connection, sid)
 
         result, found = await self.database.run(run)

@@ -216,6 +216,7 @@ def _open(path: Path, may_checkpoint: bool) -> sqlite3.Connection:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is not left in a free page
         if not may_checkpoint:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
         _migrate(connection, path)

@@ -96,16 +96,21 @@ class LiveRoom:
         self._forget_over(desk)
         self._touch(desk)
 
+    def drop_session(self, sid: str) -> None:
+        """Keep nothing more of it here."""
+        desk, _ = self.sessions.pop(sid, (None, None))
+        if desk is not None:
+            self.desks[desk].observations.pop(sid, None)
+            self.desks[desk].started_wall.pop(sid, None)
+            self._touch(desk)
+
     def _forget_over(self, desk: str) -> None:
         """What is over and has a successor at its desk lives on in the database alone, without its observations."""
         own = [decisions for at, decisions in self.sessions.values() if at == desk]
         newest = max(own, key=lambda decisions: decisions.started_at)
-        live = self.desks[desk]
         for decisions in own:
             if decisions.is_over and decisions is not newest:
-                del self.sessions[decisions.sid]
-                live.observations.pop(decisions.sid, None)
-                live.started_wall.pop(decisions.sid, None)
+                self.drop_session(decisions.sid)
 
     def current(self, desk: str) -> Decisions | None:
         """The desk's newest session that nobody has set aside."""

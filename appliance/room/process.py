@@ -27,6 +27,7 @@ from appliance.room.app import build_app
 from appliance.room.core import Room
 from appliance.room.database import Database
 from appliance.room.expiry import watch_certificates
+from appliance.room.forgetting import forget_when_due
 from appliance.room.intake import Intake
 from appliance.room.link import Link
 from appliance.room.sessions import Sessions
@@ -93,6 +94,7 @@ async def _serve(
             group.create_task(watching.run(), name="watching"),
             group.create_task(_tell_time(room, link), name="clock"),
             group.create_task(watch_certificates(room), name="certificates"),
+            group.create_task(forget_when_due(room), name="forgetting"),
             group.create_task(_tidy(), name="tidy"),
             group.create_task(_wait_for(stop, server, site), name="stop"),
         ]

@@ -94,7 +94,7 @@ class Sessions:
             )
             room.compose(connection, desk, order)
             policy = f"{loaded.policy.id} v{loaded.policy.version}"
-            detail = {"desk": desk, "policy": policy, "accommodations": codes}
+            detail = {"desk": desk, "policy": policy, "accommodations": len(codes)}
             self._log(connection, by, "session.start", sid, detail)
 
         if name:

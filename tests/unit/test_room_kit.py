@@ -263,7 +263,7 @@ def orders(kit: Kit, desk: str) -> list[dict[str, Any]]:
     return [json.loads(row["payload"])["body"] for row in rows]
 
 
-def start(browser: Browser, desk: str = "d1", **more: str) -> str:
+def start(browser: Browser, desk: str = "d1", **more: Any) -> str:
     """A session begun from the page; its id."""
     answer = browser.post("/api/sessions/start", {"desk": desk, "candidate_code": f"C-{desk}", **more})
     assert answer.status_code == 200, answer.text
