@@ -26,11 +26,10 @@ _CORNERS_AND_LIDS = np.array([*CORNERS[0], *LIDS[0], *CORNERS[1], *LIDS[1]])
 
 @dataclass(frozen=True)
 class EyeCrops:
-    """`eyes` (2, 36, 60, 1), the image-right one mirrored; height by width of each (`open_by`), pixels of the wider."""
+    """`eyes` (2, 36, 60, 1), the image-right one mirrored; height by width of each (`open_by`)."""
 
     eyes: NDArray[np.float32]
     open_by: tuple[float, float]
-    width_px: float
 
 
 def cut_eyes(
@@ -52,4 +51,4 @@ def cut_eyes(
         near, left, top = around(frame_bgr, Region(x, y, CROP_PX[0] * scale, angle))
         grey = cv2.cvtColor(near, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
         cut_level(grey, (x - left, y - top), scale, angle, eyes[side, :, :, 0], mirrored=bool(side))
-    return EyeCrops(eyes, (open_by[0], open_by[1]), max(widths))
+    return EyeCrops(eyes, (open_by[0], open_by[1]))

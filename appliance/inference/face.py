@@ -63,9 +63,7 @@ class Face:
         return bool(self.left <= x <= self.right and self.top <= y <= self.bottom)
 
 
-def find_faces(
-    network: Network, picture_bgr: NDArray[np.uint8], zoom: float = 1.0, threshold: float = FACE_THRESHOLD
-) -> list[Face]:
+def find_faces(network: Network, picture_bgr: NDArray[np.uint8], zoom: float = 1.0) -> list[Face]:
     """Faces in an H x W x 3 picture, largest first, in pixels of the frame that is `zoom` times as large."""
     height, width = picture_bgr.shape[:2]
     side = network.input_size
@@ -76,7 +74,9 @@ def find_faces(
     canvas[y : y + small_height, x : x + small_width] = _shrink(picture_bgr, small_width, small_height)
     boxes, logits = network.run(canvas)
     offset = np.array([x, y], np.float32)
-    return decode(boxes.reshape(-1, 4 + 2 * KEYPOINTS), logits, offset, np.float32(zoom / scale), threshold)
+    return decode(
+        boxes.reshape(-1, 4 + 2 * KEYPOINTS), logits, offset, np.float32(zoom / scale), FACE_THRESHOLD
+    )
 
 
 def _shrink(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

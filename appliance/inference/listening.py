@@ -57,12 +57,15 @@ class Listener:
         self._open_ear = open_ear
         self._sid: str | None = None
         self._ear: Ear | None = None
+        self._observer = VoiceObserver(())
         self._problem: str | None = None
         self._report_due_ns = 0
 
     def follow(self, session: Message) -> None:
         """Do what the camera's newest session message asks for; another session closes what is open."""
         if session["sid"] == self._sid:
+            # To a new connection: with the old one the camera closed what was open. What goes on opens anew.
+            self._observer.close(self._clock.mono_ns())
             return
         self._end()
         self._sid = session["sid"]

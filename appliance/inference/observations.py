@@ -42,8 +42,8 @@ BENT_PITCH_DEG = -20.0
 # What the camera's own kinds look for in the picture, and in which pictures it cannot be told.
 QUALITY_SOUGHT = {"camera_covered": "covered", "camera_blurred": "blur", "picture_frozen": "frozen"}
 QUALITY_UNCLEAR = {
-    "camera_covered": ("dark", "frozen"),
-    "camera_blurred": ("covered", "frozen"),
+    "camera_covered": ("dark", "glare", "frozen"),
+    "camera_blurred": ("dark", "glare", "covered", "frozen"),
     "picture_frozen": ("covered", "dark"),
 }
 # 95 % of head yaws are closer than this to the truth (docs/observations.md).
@@ -58,8 +58,6 @@ AFTER_NOBODY: dict[Ended | None, str] = {
     "unseen": " until it could not be seen any more",
     "stopped": " until the end",
 }
-
-_SEVERITY: dict[Level | None, int] = {None: 0, "green": 0, "yellow": 1, "red": 2}
 
 
 @dataclass(frozen=True)
@@ -114,17 +112,12 @@ class ObservationPolicy:
     def __init__(self, rules: Sequence[Rule] = DEFAULT_RULES) -> None:
         self._spans = {rule.kind: Span(rule) for rule in rules}
         self._head, self._gaze = Baseline(), Baseline()
-        self._face_ns: int | None = None
-        self._face_since_ns = 0
+        self._face_ns = 0
+        self._face_since_ns: int | None = None
         self._doubt_until_ns = 0
-        self._anybody_since_move = True
+        self._moved = False
+        self._view_unknown = False
         self._last_ns: int | None = None
-
-    @property
-    def level(self) -> Level:
-        """The worst level among open observations; technical ones do not count (F050)."""
-        levels = [span.rule.level for span in self._spans.values() if span.is_open and span.rule.reported]
-        return max((level for level in levels if level), key=lambda level: _SEVERITY[level], default="green")
 
     @property
     def baseline(self) -> dict[str, float]:
@@ -144,6 +137,7 @@ class ObservationPolicy:
         elapsed_s = 0.0 if self._last_ns is None else (now_ns - self._last_ns) / 1e9
         self._last_ns = now_ns
         self._remember_face(signals)
+        self._remember_view(signals)
         events = []
         for kind, span in self._spans.items():
             reading = self._reading(kind, span.rule, signals)
@@ -155,6 +149,7 @@ class ObservationPolicy:
             elif change == "opened" and kind == "camera_moved":
                 # Directions are against the camera: what is usual from its new place is learned from there.
                 self._head, self._gaze = Baseline(), Baseline()
+                self._view_unknown = True
         self._learn(signals, min(max(elapsed_s, 0.0), 1.0))
         return events
 
@@ -196,7 +191,7 @@ class ObservationPolicy:
             # However poor the picture, a face in it is somebody.
             return _Reading(0.0)
         # A camera that was turned to the wall sees nobody either.
-        in_doubt = signals.taken_mono_ns < self._doubt_until_ns or not self._anybody_since_move
+        in_doubt = signals.taken_mono_ns < self._doubt_until_ns or signals.moved or self._view_unknown
         return _UNASSESSABLE if in_doubt or not signals.assessable else _Reading(1.0, {"faces": 0.0})
 
     def _head_turned(self, rule: Rule, signals: Signals) -> _Reading:
@@ -233,27 +228,34 @@ class ObservationPolicy:
         return _Reading(0.0 if upward < lowest_deg else _deviation(rule, sideways, upward), details)
 
     def _remember_face(self, signals: Signals) -> None:
-        if signals.moved:
-            self._anybody_since_move = False
-        elif signals.faces > 0:
-            self._anybody_since_move = True
-        if signals.faces == 0:
-            return
         now_ns = signals.taken_mono_ns
-        if self._face_ns is None or now_ns - self._face_ns > FACE_HOLE_S * 1e9:
+        if signals.faces == 0:
+            # Frames may be further apart than this; only one without a face makes a hole.
+            if now_ns - self._face_ns > FACE_HOLE_S * 1e9:
+                self._face_since_ns = None
+            return
+        if self._face_since_ns is None:
             self._face_since_ns = now_ns
         self._face_ns = now_ns
-        if now_ns - self._face_since_ns >= STEADY_FACE_S * 1e9:
-            self._doubt_until_ns = now_ns + round(self._doubt_s(signals) * 1e9)
+        if self._is_bent(signals):
+            # Once is enough: who copies from screen to paper looks up for a second at a time.
+            self._doubt_until_ns = now_ns + round(DOUBT_AFTER_BENT_S * 1e9)
+        elif now_ns - self._face_since_ns >= STEADY_FACE_S * 1e9:
+            yaw = signals.head_yaw_deg
+            unsure = not signals.assessable or yaw is None or abs(yaw) > TURNED_YAW_DEG
+            self._doubt_until_ns = now_ns + (round(DOUBT_AFTER_TURNED_S * 1e9) if unsure else 0)
 
-    def _doubt_s(self, signals: Signals) -> float:
-        """How long this face, if it goes missing now, is probably still there."""
-        yaw, pitch = signals.head_yaw_deg, signals.head_pitch_deg
-        if pitch is not None and pitch - self._head.pitch_deg < BENT_PITCH_DEG:
-            return DOUBT_AFTER_BENT_S
-        if not signals.assessable or yaw is None or abs(yaw) > TURNED_YAW_DEG:
-            return DOUBT_AFTER_TURNED_S
-        return 0.0
+    def _remember_view(self, signals: Signals) -> None:
+        """What a turned camera shows is not known until somebody is in it, or it shows what it did before."""
+        was_moved, self._moved = self._moved, bool(signals.moved)
+        # A view that is the usual one from now on has nothing to be compared with.
+        back = was_moved and signals.moved is False and signals.in_place_percent is not None
+        if back or (signals.faces > 0 and not signals.moved):
+            self._view_unknown = False
+
+    def _is_bent(self, signals: Signals) -> bool:
+        pitch = signals.head_pitch_deg
+        return pitch is not None and pitch - self._head.pitch_deg < BENT_PITCH_DEG
 
     def _learn(self, signals: Signals, step_s: float) -> None:
         angle_spans = [self._spans[kind] for kind in ANGLE_KINDS if kind in self._spans]

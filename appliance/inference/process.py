@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from appliance.clock import Clock, SystemClock
 from appliance.config import NodeConfig
-from appliance.errors import ModelsDiffer
+from appliance.errors import ModelMissing, ModelsDiffer
 from appliance.frames import FrameRingReader, RingFrame
 from appliance.inference.accommodations import accommodated
 from appliance.inference.listening import Listener, Speaker, ears_of
@@ -149,6 +149,8 @@ class Assessor:
         """Do what the camera's newest session message asks for; another session closes what is open."""
         known = self._assessment
         if known is not None and session["sid"] == known.sid:
+            # To a new connection: with the old one the camera closed what was open. What goes on opens anew.
+            known.close(self._clock.mono_ns())
             return
         if known is not None:
             self._say(known.close(self._clock.mono_ns()))
@@ -158,8 +160,8 @@ class Assessor:
             try:
                 self._assessment = self._begin(session)
                 log.info("assessment.began sid=%s gaze=%s", session["sid"], session["gaze"])
-            except ModelsDiffer as error:
-                # No restart computes otherwise; the camera hears why nothing is assessed.
+            except (ModelsDiffer, ModelMissing) as error:
+                # No restart computes otherwise, or brings a file; the camera hears why nothing is assessed.
                 log.error("assessment.refused reason=%s hint=%s", error, error.hint)
                 self._problem = str(error)
         self._finished_ns.clear()

@@ -51,7 +51,7 @@ class Span:
         """Take one reading from a picture of this `quality`. After "closed" the span's values stand until `clear`."""
         elapsed_ns = 0 if self._last_ns is None else max(0, now_ns - self._last_ns)
         self._last_ns = now_ns
-        if self.start_ns is not None and now_ns - self._last_assessed_ns >= UNASSESSABLE_ENDS_NS:
+        if self.start_ns is not None and now_ns - self._last_assessed_ns >= self._longest_unseen_ns():
             self._smooth = 0.0
             if self.is_open:
                 return "closed"
@@ -73,7 +73,7 @@ class Span:
             self.peak = max(self.peak, value)
             for name, reading in readings.items():
                 self._sums[name] = self._sums.get(name, 0.0) + reading * step_ns
-        return self._judge()
+        return self._judge(value)
 
     @property
     def is_inside(self) -> bool:
@@ -109,6 +109,11 @@ class Span:
         self._assessed_ns = self._unassessed_ns = self._inside_ns = self._rested_ns = self._hidden_ns = 0
         self._sums, self._quality_ns = {}, {}
 
+    def _longest_unseen_ns(self) -> float:
+        """What any return ends may have returned unseen, in as long as a return takes."""
+        anew = self.rule.starts_anew and not self.is_open
+        return self.rule.rest_s * 1e9 if anew else UNASSESSABLE_ENDS_NS
+
     def _see(self, quality: str, is_unassessable: bool, step_ns: int, hole_ns: int) -> None:
         for name, spent_ns in ((quality, step_ns), ("no frame", hole_ns)):
             self._quality_ns[name] = self._quality_ns.get(name, 0) + spent_ns
@@ -129,12 +134,16 @@ class Span:
         elif not self._inside:
             self._rested_ns += step_ns
 
-    def _judge(self) -> Literal["opened", "closed"] | None:
-        if self._inside:
-            held = self._assessed_ns >= self.rule.dwell_s * 1e9
-            if not self.is_open and held and self._smooth >= self.rule.enter:
+    def _judge(self, value: float) -> Literal["opened", "closed"] | None:
+        if self._inside and not self.is_open:
+            if max(value, self._smooth) < self.rule.enter:
+                # The lower level only keeps open what the upper one has opened: time between them is no dwell.
+                self.clear()
+            elif self._assessed_ns >= self.rule.dwell_s * 1e9 and self._smooth >= self.rule.enter:
                 self.is_open = True
                 return "opened"
+        elif self._inside:
+            return None
         elif self._smooth <= self.rule.leave or (self.rule.starts_anew and not self.is_open):
             if not self.is_open:
                 self.clear()

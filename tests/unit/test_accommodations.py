@@ -95,6 +95,11 @@ def test_head_tic_leaves_movements_alone_that_return() -> None:
     assert closed(seen([*bout, WORK], "head_tic")) == []
 
 
+def test_head_tic_claims_nothing_of_a_time_that_nobody_saw() -> None:
+    """Each of them may have returned while the face was hidden."""
+    assert closed(seen([*[(0.6, head(60)), (3.0, HIDDEN)] * 20, WORK], "head_tic")) == []
+
+
 def test_head_tic_still_sees_a_head_that_stays_turned() -> None:
     assert closed(seen([(9.0, head(60)), WORK], "head_tic")) == []
     events = seen([(30.0, head(60)), WORK], "head_tic")

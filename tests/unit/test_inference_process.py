@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.errors import ModelsDiffer
+from appliance.errors import ModelMissing, ModelsDiffer
 from appliance.frames import FrameRingReader, FrameRingWriter, RingFrame
 from appliance.inference.observations import KINDS, Observation
 from appliance.inference.pace import Pace
@@ -139,13 +139,32 @@ def test_another_session_closes_what_the_first_left_open(desk: Desk) -> None:
     assert desk.reports()[-1][1].start_90k < 2 * 90_000
 
 
-def test_the_same_session_again_changes_nothing(desk: Desk) -> None:
-    """The camera process was restarted in the middle of it."""
+def test_the_same_session_again_opens_anew_what_goes_on(desk: Desk) -> None:
+    """The camera process was restarted in the middle of it: its life before closed what was open, and told so."""
     desk.assessor.follow(SESSION)
     desk.film(15)
+    assessment = desk.assessor._assessment
     desk.assessor.follow(SESSION)
-    desk.film(2)
+    again_90k = (desk.clock.mono_ns() - SESSION["started_mono_ns"]) * 9 // 100_000
+    desk.film(5)
     assert [report.phase for _, report in desk.reports()] == ["opened"]
+    desk.film(10)
+    (first, _), (second, report) = desk.reports()
+    assert (report.phase, second) == ("opened", first + 1)
+    assert report.start_90k >= again_90k
+    assert desk.assessor._assessment is assessment  # the candidate's zero is in it
+
+
+def test_a_model_that_is_missing_is_told_and_ends_nothing(desk: Desk) -> None:
+    """F041: voices are listened for all the same, and the room hears why no face is looked for."""
+
+    def cannot(_: Message) -> Assessment:
+        raise ModelMissing("face_landmark.tflite is missing", "install the models")
+
+    assessor = desk.assess_with(Pace(5.0, 0.6), cannot)
+    assessor.follow(SESSION)
+    desk.film(2)
+    assert {each["problem"] for each in desk.said} == {"face_landmark.tflite is missing"}
 
 
 def test_f066_levels_are_the_institutions(desk: Desk) -> None:

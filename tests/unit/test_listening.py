@@ -265,6 +265,17 @@ def test_another_session_closes_what_the_first_left_open_and_opens_the_microphon
     assert len(desk.ears) == 2
 
 
+def test_the_same_session_again_opens_anew_what_goes_on(desk: Desk, tmp_path: Path) -> None:
+    """The camera process was restarted meanwhile: its life before closed what was open."""
+    desk.spec = f"clip:{write(tmp_path / 'desk.wav', as_samples(sentence(0)))}"
+    desk.listener.follow(SESSION)
+    desk.hear(7)
+    desk.listener.follow(SESSION)
+    desk.hear(7)
+    assert [each.phase for each in desk.reports()] == ["opened", "opened"]
+    assert len(desk.ears) == 1
+
+
 def test_f033_the_lamp_stays_lit_until_every_driver_has_let_go(desk: Desk, tmp_path: Path) -> None:
     """The microphone of a session that has ended hangs; the next session opens and closes it as usual."""
     assert not desk.light.is_lit

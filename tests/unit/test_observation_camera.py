@@ -15,6 +15,10 @@ from tests.signals import DARK, FROZEN, GONE, MOVED, Part, closed, head, looking
 from tests.unit.test_store_builders import SID
 
 COVERED: dict[str, Any] = GONE | {"quality": "covered", "assessable": False, "moved": None}
+# A view that is the usual one from now on: there is nothing yet to compare it with.
+SETTLED: dict[str, Any] = {"moved": False, "in_place_percent": None}
+BLURRED: dict[str, Any] = GONE | {"quality": "blur", "assessable": False, "moved": None}
+GLARE: dict[str, Any] = GONE | {"quality": "glare", "assessable": False, "moved": None}
 # The picture is judged again up to this much after it changed (Tracker's and Watch's interval).
 LOOK_S = 0.5
 
@@ -91,12 +95,43 @@ def test_while_the_camera_is_being_moved_no_direction_is_judged() -> None:
 
 def test_a_camera_turned_to_the_wall_sees_no_absence_until_somebody_was_seen_again() -> None:
     """F041: "unassessable", not "absent"."""
-    wall: list[Part] = [(10, {}), (6, MOVED | GONE), (60, GONE)]
+    wall: list[Part] = [(10, {}), (6, MOVED | GONE), (0.5, SETTLED | GONE), (60, GONE)]
     assert closed(play(wall)) == [("camera_moved", 6)]
     assert closed(play([*wall, (5, {}), (20, GONE), (5, {})])) == [
         ("camera_moved", 6),
         ("nobody_at_desk", 20),
     ]
+
+
+def test_a_camera_that_was_turned_back_sees_an_absence_again() -> None:
+    assert closed(play([(10, {}), (6, MOVED | GONE), (40, GONE), (5, {})])) == [
+        ("camera_moved", 6),
+        ("nobody_at_desk", 40),
+    ]
+
+
+@pytest.mark.parametrize(("before_s", "away_s"), [(0, 60), (30, 91)])
+def test_somebody_who_bumps_the_desk_when_leaving_is_gone_all_the_same(before_s: float, away_s: int) -> None:
+    """One look that finds the view moved is no moved camera, and ends no absence."""
+    events = play([(10, {}), (before_s, GONE), (0.5, MOVED | GONE), (60, GONE), (5, {})])
+    assert closed(events) == [("nobody_at_desk", away_s)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "between"),
+    [
+        ("camera_blurred", BLURRED, DARK),
+        ("camera_blurred", BLURRED, GLARE),
+        ("camera_covered", COVERED, DARK),
+        ("camera_covered", COVERED, GLARE),
+    ],
+)
+def test_what_cannot_be_told_in_the_dark_or_in_glare_is_not_over(
+    kind: str, what: dict[str, Any], between: dict[str, Any]
+) -> None:
+    events = play([(10, {}), (20, what), (4, between), (20, what), (10, {})])
+    assert closed(events) == [(kind, 44)]
+    assert events[1].measured["assessed_share"] == pytest.approx(40 / 44, abs=0.02)
 
 
 # --- frozen -----------------------------------------------------------------------------------------------------------

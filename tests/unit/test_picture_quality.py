@@ -52,6 +52,17 @@ def test_hand_on_the_lens_is_covered() -> None:
     assert assess(spoiled(soft)) == "covered"
 
 
+@pytest.mark.parametrize("noise", [0.0, 2.0, 5.0, 8.0])
+def test_hand_on_the_lens_is_covered_however_noisy_the_sensor(noise: float) -> None:
+    """The camera answers it with gain. Control: what is as fine as noise and does not change stays visible."""
+    soft = cv2.GaussianBlur(desk().astype(np.float32), (0, 0), WIDTH * 0.15) * 0.3 + 60
+    grains = np.random.default_rng(2).normal(0.0, noise, (HEIGHT, WIDTH, 1))
+    assert assess(np.clip(soft + grains, 0, 255).astype(np.uint8)) == "covered"
+    rows, columns = np.indices((HEIGHT, WIDTH)) // 8
+    tiles = np.repeat(np.where((rows + columns) % 2, 150, 100)[..., None], 3, axis=2)
+    assert assess(np.clip(tiles + grains, 0, 255).astype(np.uint8)) == "good"
+
+
 def test_bright_window_beside_a_well_lit_face_does_not_matter() -> None:
     picture = desk()
     picture[:, 400:] = 255
