@@ -367,7 +367,8 @@ def _needs(extra: str) -> Iterator[None]:
         if (error.name or "").partition(".")[0] in ("appliance", "provisioning"):
             raise
         raise ApplianceError(
-            f"this command needs the extra '{extra}'", f"pip install 'invigil[{extra}]'"
+            f"this command needs the extra '{extra}'",
+            f"in a checkout of this project: pip install '.[{extra}]'; invigil on PyPI is another one",
         ) from error
 
 

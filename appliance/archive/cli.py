@@ -25,7 +25,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="archive.toml with the storage and the pinned keys; else the one here, or near the session",
+        help="archive.toml with the storage and the pinned keys; else the one here, or in ~/.config/invigil",
         show_default=False,
     ),
 ]

@@ -227,7 +227,10 @@ def _bucket(settings: ArchiveConfig) -> Bucket:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
             raise
-        raise BadInput("this command needs the extra 'archive'", "pip install 'invigil[archive]'") from error
+        raise BadInput(
+            "this command needs the extra 'archive'",
+            "in a checkout of this project: pip install '.[archive]'; invigil on PyPI is another one",
+        ) from error
     return Bucket(settings.storage, settings.institution)
 
 

@@ -85,7 +85,7 @@ def _plan(session: LocalSession) -> tuple[int, list[_Part]]:
     parts: list[_Part] = []
     init_bytes = place = 0
     for entry in track_segments(session, VIDEO_TRACK):
-        with session.path(entry.name).open("rb") as stream:
+        with session.open(entry.name) as stream:
             header_bytes, commit = read_prefix(stream)
             first = Pre.decode(read_up_to(stream, PRE_BYTES))
         if not parts:

@@ -291,7 +291,7 @@ class LoneKeys:
 
 
 def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable[Record]:
-    with session.path(entry.name).open("rb") as stream:
+    with session.open(entry.name) as stream:
         reader = SegmentReader(stream, keys.secret_for)
         yield from reader
     cut = session.cuts.get(entry.name)

@@ -208,6 +208,7 @@ def _write_small(target: Path, data: bytes) -> None:
     try:
         with part.open("wb") as stream:
             stream.write(data)
+            stream.flush()
             os.fsync(stream.fileno())
         part.replace(target)
     except OSError as error:

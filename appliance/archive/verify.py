@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import LocalSession
 from appliance.errors import BadInput, EvidenceBroken
+from appliance.evidence.completeness import keyless
 from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import Finding, OpenedSegment, verify_session
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME
@@ -21,7 +22,7 @@ from appliance.timecode import clock_text, span_text
 class FileCheck:
     """One file: the span of the session that it concerns, facts about it, what is wrong (empty: nothing).
 
-    `declared`: a loss that the signed manifest itself names, of the desk's disk and nobody's alteration.
+    `declared`: a loss that the signed manifest itself shows, of the desk's disk and nobody's alteration.
     `cut`: a segment of which only the beginning is there; the span is the one that is missing.
     """
 
@@ -62,6 +63,7 @@ def check_files(
     def open_file(name: str) -> BinaryIO:
         path = session.path(name)
         try:
+            session.open(name).close()  # only a file
             return cast(BinaryIO, _Counted(path, on_bytes))
         except FileNotFoundError:
             raise
@@ -90,6 +92,10 @@ def check_files(
         if finding.declared
     )
     found.extend(
+        FileCheck(name, line.start_90k, line.end_90k, "", line.cause, declared=True)
+        for name, line in keyless(session.manifest).items()
+    )
+    found.extend(
         FileCheck(name, 0, session.end_90k, "", "file is not named in the manifest")
         for name in session.unnamed_files()
     )
@@ -114,7 +120,7 @@ def require_unaltered(checks: list[FileCheck]) -> None:
 
 
 def require_whole(checks: list[FileCheck]) -> None:
-    """`require_unaltered`, no file cut, and no record lost on the desk either."""
+    """`require_unaltered`, no file cut, and no record or key lost on the desk either."""
     require_unaltered(checks)
     _refuse(
         [check for check in checks if check.cut],
@@ -122,7 +128,7 @@ def require_whole(checks: list[FileCheck]) -> None:
     )
     _refuse(
         [check for check in checks if check.problem],
-        "the desk itself says so in its signed manifest; what is there is unaltered and can be opened",
+        "the desk's signed manifest itself shows it; what is there is unaltered and can be opened where a key is left",
     )
 
 

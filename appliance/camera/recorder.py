@@ -101,7 +101,7 @@ class EpochRecorder:
         except StoreFailed as error:
             log.warning("record.lost time_s=%.1f reason=%s", fragment.time_90k / TICKS_PER_S, error)
             self._gap_cause = cause_of(error)
-            self._refused = True
+            self._refused, self._tolerance_90k = True, 0
             return False
         self._refused = False
         self._name_gap(fragment.time_90k)

@@ -26,7 +26,7 @@ except ImportError:
     except ImportError as missing:
         raise ModelMissing(
             "no TFLite runtime is installed (ai-edge-litert or tflite-runtime)",
-            "install one with `make setup`",
+            "install ai-edge-litert, which this project's extra 'node' asks for",
         ) from missing
 
 

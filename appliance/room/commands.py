@@ -6,14 +6,18 @@ Only the oldest unanswered one of a desk is in flight: a desk refuses a serial l
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.clock import Clock, utc_text
+from appliance.errors import StoreFailed
 from appliance.protocol import COMMAND_PURPOSE, Command, Order, Reply, ToNode, sign_message
 from appliance.room.database import NOT_OVER, Database
+
+log = logging.getLogger(__name__)
 
 RESEND_S = 2.0
 Publish = Callable[[str, ToNode, bytes], Awaitable[bool]]
@@ -95,8 +99,11 @@ class Outbox:
         """For ever; while the broker is away nothing is lost, since everything stands in the database."""
         while True:
             self._woken.clear()
-            for desk, payload in await self._database.run(due):
-                await self._publish(desk, ToNode.COMMAND, payload)
+            try:
+                for desk, payload in await self._database.run(due):
+                    await self._publish(desk, ToNode.COMMAND, payload)
+            except StoreFailed as error:  # what is due stays due
+                log.warning("outbox.waits reason=%s", error)
             try:
                 await asyncio.wait_for(self._woken.wait(), RESEND_S)
             except TimeoutError:

@@ -14,7 +14,7 @@ from appliance.room import commands
 from appliance.room.commands import Outbox, Publish
 from appliance.room.database import Database
 from appliance.room.live import LiveRoom
-from appliance.room.rows import decisions_of, load_standing
+from appliance.room.rows import decisions_of, load_standing, reviews_of
 from appliance.room.trust import LoadedPolicy, PolicyFile, RoomKeys
 
 Result = TypeVar("Result")
@@ -44,6 +44,7 @@ class Room:
         for desk, decisions in database.transact(load_standing):
             if desk in live.desks:
                 live.put_session(desk, decisions)
+        live.reviews = database.transact(lambda connection: reviews_of(connection, live.sessions))
         room.planned()
         return room
 

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -190,19 +190,33 @@ class Database:
         """The same for the event loop, which is not held up by the disk."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
+    async def empty_log(self) -> None:
+        """Leave nothing of what was forgotten in the write-ahead log either, unless a reader still needs it."""
+
+        def work() -> None:
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     def close(self) -> None:
         """Finish what is queued and close."""
         self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
 
     def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
-            result = work(self._connection)
-            self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(self._connection)
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:  # a full disk, or one that fails
+            raise StoreFailed(f"room.db cannot be used: {error}", "look at the controller's disk") from error
         return result
 
 

@@ -42,10 +42,6 @@ class DeskState(StrEnum):
 
 
 UNDER_WAY = frozenset({DeskState.CHECK_IN, DeskState.RECORDING, DeskState.BREAK_, DeskState.ENDED})
-WITHOUT_SESSION = frozenset(
-    {DeskState.UNKNOWN, DeskState.OFFLINE, DeskState.IDLE, DeskState.PREFLIGHT, DeskState.READY}
-)
-OVER = frozenset({DeskState.SYNCED, DeskState.PURGED, DeskState.DISCARDED})
 
 
 @dataclass(frozen=True, slots=True)

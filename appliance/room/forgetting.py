@@ -14,6 +14,7 @@ from datetime import date
 from appliance.errors import StoreFailed
 from appliance.evidence.audit import AuditLog
 from appliance.policy import parse_policy
+from appliance.room.accounts import forget_logins
 from appliance.room.core import Room
 from appliance.room.database import NOT_OVER
 from appliance.store.backup import remove_backups_of
@@ -30,17 +31,19 @@ async def forget_when_due(room: Room) -> None:
     while True:
         try:
             await forget_due(room)
+            await room.database.empty_log()
         except StoreFailed as error:
             log.warning("room.not_forgotten reason=%s", error)
         await asyncio.sleep(LOOK_S)
 
 
 async def forget_due(room: Room) -> list[str]:
-    """Forget each session that is over and whose retention date has begun (UTC); returns their sids.
+    """Forget each session that is over and whose retention date has begun (UTC); returns their sids. Old log-ins, too.
 
-    One that still waits for a person stays in sight until somebody has decided. Raises StoreFailed."""
-    today = room.clock.wall().date()
-    due = await room.database.run(lambda connection: _due(connection, today))
+    One that still waits for a person, or for its desk's answer, stays until it has it. Raises StoreFailed."""
+    now = room.clock.wall()
+    await room.database.run(lambda connection: forget_logins(connection, now.timestamp()))
+    due = await room.database.run(lambda connection: _due(connection, now.date()))
     for sid in due:
         await room.database.run(lambda connection, sid=sid: _forget(connection, room, sid))  # type: ignore[misc]
         room.live.drop_session(sid)
@@ -54,7 +57,8 @@ def _due(connection: sqlite3.Connection, today: date) -> list[str]:
         sid
         for policy in ended
         for (sid,) in connection.execute(
-            f"SELECT sid FROM sessions WHERE policy = ? AND NOT ({NOT_OVER})",  # noqa: S608 - no input
+            f"SELECT sid FROM sessions WHERE policy = ? AND NOT ({NOT_OVER})"  # noqa: S608 - no input
+            " AND sid NOT IN (SELECT sid FROM commands WHERE outcome IS NULL)",
             (policy,),
         )
     ]

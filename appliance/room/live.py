@@ -44,6 +44,7 @@ class Seen:
     report: ObservationReport
     at: str
     review: str | None = None
+    in_break: bool = False
 
 
 @dataclass(slots=True)
@@ -84,6 +85,7 @@ class LiveRoom:
         }
         self.sessions: dict[str, tuple[str, Decisions]] = {}
         self.names: dict[str, str] = {}
+        self.reviews: dict[str, dict[int, str]] = {}
         self.room_needs: dict[str, str] = {}
         self.exam_planned = False
         self._since: dict[tuple[str | None, str], str] = {}
@@ -98,6 +100,7 @@ class LiveRoom:
 
     def drop_session(self, sid: str) -> None:
         """Keep nothing more of it here."""
+        self.reviews.pop(sid, None)
         desk, _ = self.sessions.pop(sid, (None, None))
         if desk is not None:
             self.desks[desk].observations.pop(sid, None)
@@ -177,16 +180,18 @@ class LiveRoom:
             return
         live = self.desks[desk]
         seen = live.observations.setdefault(sid, {})
+        in_break = self.sessions[sid][1].break_since is not None
         if number in seen:
             seen[number].report = report
-        elif len(seen) < MOST_OBSERVATIONS:
+            seen[number].in_break &= in_break
+        elif len(seen) < MOST_OBSERVATIONS or _let_one_go(seen):
             began = live.started_wall.get(sid)
             at = (
                 utc_text(parse_utc(began) + timedelta(seconds=report.start_90k / TICKS_PER_S))
                 if began
                 else utc_text(self._clock.wall())
             )
-            seen[number] = Seen(report, at)
+            seen[number] = Seen(report, at, self.reviews.get(sid, {}).get(number), in_break)
         self._touch(desk)
 
     def take_preview(self, desk: str, jpeg: bytes) -> None:
@@ -200,7 +205,7 @@ class LiveRoom:
         seen = self.desks[desk].observations.get(sid, {}).get(number)
         if seen is None:
             return False
-        seen.review = outcome
+        self.reviews.setdefault(sid, {})[number] = seen.review = outcome
         self._touch(desk)
         return True
 
@@ -263,11 +268,22 @@ class LiveRoom:
 
 
 def _open(number: int, seen: Seen, on_break: bool) -> OpenObservation:
-    # In a granted break nothing counts for the tile's level (F048); the list still shows it.
-    level: Level | None = None if on_break else seen.report.level
+    # In a granted break nothing counts for the tile's level (F048), nor afterwards what began and ended in it; the
+    # list still shows it.
+    of_break = on_break or (seen.in_break and seen.report.phase == "closed")
+    level: Level | None = None if of_break else seen.report.level
     report, reviewed = seen.report, seen.review is not None
     words, over = f"{report.words}, {report.duration_s:.1f} s", report.phase == "closed"
     if report.kind == STAYS_UNTIL_SEEN:
         local = parse_utc(seen.at).astimezone()
         words, over = f"{report.words} at {local:%H:%M:%S}: is the desk still in view?", over and reviewed
     return OpenObservation(number, words, level, report.technical, over, reviewed)
+
+
+def _let_one_go(seen: dict[int, Seen]) -> bool:
+    """Forget the oldest that nobody needs to look at any more, else the oldest that is over; False if none is."""
+    over = sorted(number for number, item in seen.items() if item.report.phase == "closed")
+    looked_at = [number for number in over if seen[number].review or seen[number].report.technical]
+    for number in (looked_at or over)[:1]:
+        del seen[number]
+    return bool(over)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -17,6 +18,8 @@ from fastapi.templating import Jinja2Templates
 from appliance.policy import ACCOMMODATION_WORDS
 from appliance.room import views
 from appliance.room.accounts import Account, Login, Role
+from appliance.room.core import Room
+from appliance.room.desk import Decisions
 from appliance.room.routes_api import known_desk, note_broker
 from appliance.room.web import NotLoggedIn, Site, login_of, needs, site_of
 
@@ -88,8 +91,9 @@ async def desk_page(request: Request, desk: str, login: LoggedIn) -> HTMLRespons
 async def end_page(request: Request, login: LoggedIn) -> HTMLResponse:
     """End of exam: certificates and approval."""
     room = site_of(request).room
-    states = views.states(room)
-    return page(request, "end.html", login, states=states, sessions=await views.end_view(room))
+    states, decisions = views.states(room), _decisions(room)
+    sessions = await views.end_view(room)
+    return page(request, "end.html", login, states=states, decisions=decisions, sessions=sessions)
 
 
 @router.get("/events")
@@ -141,7 +145,7 @@ async def _room_stream(site: Site, by: Account, looks: bool) -> AsyncIterator[by
             if sent_tiles.get(entry["desk"]) != text:
                 sent_tiles[entry["desk"]] = text
                 changed.append(entry)
-        view["tiles"], view["ages"] = changed, ages
+        view["tiles"], view["ages"], view["decisions"] = changed, ages, _decisions(site.room)
         if looks:
             view["stills"] = {
                 desk: still
@@ -156,11 +160,18 @@ async def _desk_stream(site: Site, by: Account, desk: str, looks: bool) -> Async
     sent_stills: dict[str, int] = {}
     ticks_a_view = round(ROOM_TICK_S / LIVE_TICK_S)
     tick, version = 0, -1
+    known: Decisions | None = None
+    notes: list[views.View] = []
     while True:
         now_version = site.room.live.desks[desk].version
         if tick % ticks_a_view == 0 or now_version != version:
             version = now_version
-            yield _event("desk", {**views.desk_view(site.room, desk, by), "now": site.room.now()})
+            view = views.desk_view(site.room, desk, by)
+            session = site.room.live.current(desk)
+            # A note puts its session into the live room anew, as every decision does.
+            if session is not known:
+                known, notes = session, await _notes(site, session, by)
+            yield _event("desk", {**view, "notes": notes if view["sid"] else [], "now": site.room.now()})
         still = _still(site, desk, sent_stills) if looks else None
         if still is not None:
             yield _event("still", {"desk": desk, "src": still})
@@ -168,14 +179,26 @@ async def _desk_stream(site: Site, by: Account, desk: str, looks: bool) -> Async
         await asyncio.sleep(LIVE_TICK_S)
 
 
+async def _notes(site: Site, session: Decisions | None, by: Account) -> list[views.View]:
+    if session is None or not by.may(Role.PROCTOR):
+        return []
+    return await site.room.database.run(lambda connection: views.notes(connection, session.sid))
+
+
+def _decisions(room: Room) -> str:
+    """Another text once anything was decided about a session, also about one that is no longer on its desk's tile."""
+    return hashlib.sha256(repr(room.live.sessions).encode()).hexdigest()[:16]
+
+
 def _still(site: Site, desk: str, sent: dict[str, int]) -> str | None:
     """The newest picture as a data URL, "" once there is none any more, None when nothing changed."""
     live = site.room.live.desks[desk]
     if live.jpeg is None:
-        if sent.get(desk, 0) > 0:
-            sent[desk] = 0
-            return ""
-        return None
+        # Said first of all, too: the page may still show what a stream before this one sent.
+        if sent.get(desk) == 0:
+            return None
+        sent[desk] = 0
+        return ""
     if sent.get(desk) == live.jpeg_number:
         return None
     sent[desk] = live.jpeg_number

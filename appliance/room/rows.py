@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 
 from appliance.errors import BadInput
 from appliance.room.database import NOT_OVER
@@ -40,6 +41,12 @@ def load_standing(connection: sqlite3.Connection) -> list[tuple[str, Decisions]]
     """What is not over, and each desk's newest session; oldest first."""
     rows = connection.execute(f"{_SELECT} WHERE s.sid IN ({_STANDING}) ORDER BY s.started_at").fetchall()
     return [(row["desk"], _decisions(row)) for row in rows]
+
+
+def reviews_of(connection: sqlite3.Connection, sids: Iterable[str]) -> dict[str, dict[int, str]]:
+    """What people said of each session's observations, by number."""
+    query = "SELECT number, outcome FROM reviews WHERE sid = ?"
+    return {sid: dict(connection.execute(query, (sid,)).fetchall()) for sid in sids}
 
 
 def listed(connection: sqlite3.Connection, since: str) -> list[sqlite3.Row]:

@@ -18,6 +18,7 @@ from appliance.protocol import EndSession, Hold, Release, StartSession
 from appliance.room.accounts import Account
 from appliance.room.commands import withdraw
 from appliance.room.core import Room
+from appliance.room.database import NOT_OVER
 from appliance.room.desk import DeskState
 from appliance.room.rows import session_row
 
@@ -78,6 +79,12 @@ class Sessions:
         codes = list(order.accommodations)
 
         def work(connection: sqlite3.Connection) -> None:
+            # Asked again here: somebody else may have started it since.
+            under_way = f"desk = ? AND {NOT_OVER} AND (ended_at IS NULL OR manifest_sha256 IS NULL)"
+            if connection.execute(f"SELECT 1 FROM sessions WHERE {under_way}", (desk,)).fetchone():  # noqa: S608 - no input
+                raise Refused(
+                    f"desk {desk} cannot start: a session has begun there", "look at the desk first"
+                )
             connection.execute(
                 "INSERT INTO sessions"
                 " (sid, desk, candidate_code, policy, started_at, started_by, complete, accommodations)"
@@ -99,7 +106,11 @@ class Sessions:
 
         if name:
             room.live.names[sid] = name
-        await room.change(sid, work)
+        try:
+            await room.change(sid, work)
+        except ApplianceError:
+            room.live.names.pop(sid, None)
+            raise
         return sid
 
     async def start_all(self, by: Account, code_prefix: str | None) -> list[Outcome]:
@@ -257,12 +268,14 @@ class Sessions:
         room.live.review(desk, sid, number, outcome)
 
     async def set_aside(self, by: Account, sid: str, reason: str) -> None:
-        """A lead frees a desk whose session is stuck; what the desk recorded stays where it is."""
+        """A lead frees a desk whose session is stuck. It stops recording; what it recorded stays where it is."""
         room = self._room
 
         def work(connection: sqlite3.Connection) -> None:
             row = self._open_row(connection, sid)
             withdraw(connection, sid, "set aside")
+            if row["manifest_sha256"] is None:
+                room.compose(connection, row["desk"], EndSession(sid=sid, reason="set aside"))
             connection.execute(
                 "UPDATE sessions SET set_aside_at = ?, set_aside_by = ?, set_aside_reason = ? WHERE sid = ?",
                 (room.now(), by.name, reason, sid),

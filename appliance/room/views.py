@@ -13,7 +13,7 @@ from appliance.evidence.completeness import Kind
 from appliance.policy import ACCOMMODATION_WORDS, parse_policy
 from appliance.room.accounts import Account, Role
 from appliance.room.core import Room
-from appliance.room.desk import UNDER_WAY, Assessment, DeskState
+from appliance.room.desk import UNDER_WAY, Assessment, DeskState, Need
 from appliance.room.live import LiveDesk, Seen
 from appliance.room.rows import listed
 from appliance.timecode import TICKS_PER_S
@@ -75,8 +75,13 @@ def tile(room: Room, desk: str, assessment: Assessment, account: Account) -> Vie
         "level_words": level or ("AI off" if sees else ""),
         "seen": _newest(live, session.sid) if sees and session and age_s is not None else None,
         "technical": list(assessment.technical),
-        "needs_you": bool(assessment.needs),
+        "needs_you": bool(_shown(assessment, sees)),
     }
+
+
+def _shown(assessment: Assessment, sees: bool) -> list[Need]:
+    """Who sees no observations is not told that there is one."""
+    return [need for need in assessment.needs if sees or not need.key.startswith("look-")]
 
 
 def desk_view(room: Room, desk: str, account: Account) -> View:
@@ -98,7 +103,7 @@ def desk_view(room: Room, desk: str, account: Account) -> View:
             {"code": code, "words": ACCOMMODATION_WORDS[code]}
             for code in (session.accommodations if session and sees and assessment.state in UNDER_WAY else ())
         ],
-        "needs": [need.words for need in assessment.needs if sees or not need.key.startswith("look-")],
+        "needs": [need.words for need in _shown(assessment, sees)],
         "observations": [observation(number, item) for number, item in sorted(seen.items(), reverse=True)],
         "sentence": SENTENCE,
         "certified": session.sid if session and session.manifest_sha256 else None,

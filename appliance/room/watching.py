@@ -32,8 +32,8 @@ class Watching:
         seen = f"desk/{desk}" if desk else f"room/{self._room.config.room}"
         began_ns = self._room.clock.mono_ns()
         self._open[desk] = self._open.get(desk, 0) + 1
-        await self._log(by, "watch.start", seen, {})
         try:
+            await self._log(by, "watch.start", seen, {})
             await self._renew()
             yield
         finally:

@@ -69,6 +69,7 @@ def connect_writer(path: Path) -> WriterConnection:
             raise StoreFailed(f"{path.name} cannot use a write-ahead log", "keep the store on a local disk")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is removed is not left in a free page
     except (sqlite3.Error, OSError) as error:
         connection.close()
         raise store_failure(f"cannot open {path.name}", error) from error
@@ -217,6 +218,11 @@ class Transactions:
             finally:
                 self._roll_back()
                 self._depth = 0
+
+    def empty_log(self) -> None:
+        """Leave nothing of what was removed in the write-ahead log either, unless a reader still needs it."""
+        with self._turn, suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _roll_back(self) -> None:
         """Nothing after a COMMIT."""

@@ -299,6 +299,7 @@ class Ledger(LedgerView):
         accommodations. Backups that hold it go first."""
         remove_backups_of(self.path, "session_order", sid, self._file_ops)
         self._write("UPDATE session_order SET start_command = '{}' WHERE sid = ?", sid)
+        self._transactions.empty_log()
 
     def set_witness(self, sid: str, size: int, cosignature: str, note: str) -> bool:
         """Keep a cosigned checkpoint; False, and no change, if it covers fewer leaves than the one kept."""

@@ -89,13 +89,14 @@ class Purge:
         try:
             self._remove_wraps(row.sid)
             self._remove_segments(row.sid)
+            self._write_receipt(row, now)
         except OSError as error:
             if isinstance(error, StoreFailed):
                 raise
             raise store_failure(f"cannot purge session {row.sid}", error) from error
-        self._write_receipt(row, now)
         remove_backups_of(self._layout.index_db, "sessions", row.sid, self._file_ops)
         self._drop_rows(row.sid, now)
+        self._transactions.empty_log()
         log.info("session.purged sid=%s reason=%s", row.sid, row.purge_reason)
 
     def _remove_wraps(self, sid: str) -> None:

@@ -147,7 +147,7 @@ class RecordingStore:
             self._file_ops.close(fd)
             # It holds no record; left there, a full disk would collect one for each fragment that it refused. Not after
             # another failure of the commit: the row might stand all the same.
-            if isinstance(error, OSError | NoSpace):
+            if isinstance(error, NoSpace) or not isinstance(error, StoreFailed):
                 with suppress(OSError):
                     path.unlink()
             if isinstance(error, StoreFailed):

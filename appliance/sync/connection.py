@@ -10,7 +10,6 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -70,7 +69,6 @@ class Incoming:
     message_id: int
     qos: int
     arrived_mono_ns: int
-    arrived_wall: datetime
 
 
 LinkEvent = Connected | Ended | Acknowledged | Incoming
@@ -249,7 +247,6 @@ class Connection:
                 message.mid,
                 message.qos,
                 self._clock.mono_ns(),
-                self._clock.wall(),
             )
         )
 

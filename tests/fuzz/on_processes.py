@@ -11,7 +11,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -163,7 +162,7 @@ def node(folder: Path) -> Iterator[Target]:
             payload = altered_text(rng, values)
             if purpose and rng.random() < 0.7:
                 payload, _ = signed_or_not(rng, purpose, values, bench.controller_key)
-            return Incoming(0, topic, payload, 1, 1, clock.mono_ns(), datetime(2026, 11, 22, tzinfo=UTC))
+            return Incoming(0, topic, payload, 1, 1, clock.mono_ns())
 
         def check(value: Incoming | Message) -> str:
             process._handle(value)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +122,24 @@ def test_swapped_segments_are_both_named(built: Built) -> None:
 def test_extra_file(built: Built, name: str) -> None:
     (built.folder / name).write_bytes(b"not of this session")
     assert broken(built) == f"{name} (00:00:00-00:00:54 of the session): file is not named in the manifest"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("where", ["segments", "wraps"])
+def test_what_never_ends_in_a_files_place_is_a_missing_file(built: Built, where: str, kind: str) -> None:
+    """Somebody else packed the folder: a pipe would keep the reader waiting, /dev/zero reading."""
+    name = sorted((built.folder / where).iterdir())[0]
+    name.unlink()
+    if kind == "pipe":
+        os.mkfifo(name)
+    else:
+        name.symlink_to("/dev/zero")
+    said: list[str] = []
+    reading = threading.Thread(target=lambda: said.append(broken(built)), daemon=True)
+    reading.start()
+    reading.join(30)
+    assert len(said) == 1
+    assert "file is missing" in said[0]
 
 
 def test_symbolic_link_to_outside_is_an_extra_file(built: Built, tmp_path: Path) -> None:

@@ -61,6 +61,28 @@ def test_a_disk_that_refuses_for_a_while_makes_one_gap_and_recording_goes_on(
     assert [each for each in check_store(recording.root) if not each.where.startswith("quarantine/")] == []
 
 
+def test_footage_that_is_refused_in_the_first_seconds_is_a_gap_and_no_slow_camera(
+    recording: Recording, disk: TroubledDisk
+) -> None:
+    """A camera may take three seconds to its first frame; what came and was refused is none of that."""
+    disk.refuse("write")
+    assert recording.film(0, 2) == [False]
+    disk.refuse("")
+    assert recording.film(2, 6) == [True, True]
+    recording.recorder.close(6 * S)
+    assert recording.gaps() == [(0, 2, "storage write failed")]
+
+
+@pytest.mark.parametrize(("step", "files"), [("commit", 1), ("write", 0)])
+def test_a_new_segment_whose_commit_is_refused_keeps_its_file(
+    recording: Recording, disk: TroubledDisk, step: str, files: int
+) -> None:
+    """Its row might stand all the same, and would name a file that is not there."""
+    disk.refuse(step, times=1)
+    assert recording.film(0, 2) == [False]
+    assert len(list(recording.store.layout.segments.glob("*/0-video-*"))) == files
+
+
 def test_a_disk_that_takes_nothing_to_the_end_is_named_when_it_takes_something(
     recording: Recording, disk: TroubledDisk
 ) -> None:

@@ -311,7 +311,8 @@ def test_missing_extra_is_named(invigil: Invigil, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "appliance.room.accounts", raising=False)
     answer = invigil("room", "account", "add", "ana", "--config", "room.toml", "--password-file", "pass")
     is_refusal(answer, 1, "this command needs the extra 'room'")
-    assert answer.err.endswith("hint: pip install 'invigil[room]'\n")
+    words = "in a checkout of this project: pip install '.[room]'; invigil on PyPI is another one"
+    assert answer.err.endswith(f"hint: {words}\n")
 
 
 def test_help_loads_nothing_heavy(invigil: Invigil) -> None:

@@ -40,7 +40,8 @@ def test_f026_a_seats_codes_go_when_its_recording_is_certified(kit: Kit, lead: B
     end(kit, lead, sid)
     assert in_files(kit, *CODES) == set(CODES)  # its end may be refused yet: then it records on
     kit.certify("d1", sid)
-    kit.close()
+    assert in_files(kit, *CODES) == set(CODES)  # older pages, in the log until the next look at what is due
+    look(kit)
     assert in_files(kit, *CODES, "C-d1") == {"C-d1"}
 
 
@@ -89,6 +90,38 @@ def test_f114_a_session_that_is_over_is_forgotten_on_its_policys_day(kit: Kit, l
     assert in_files(kit, "C-d1", "moved at d1", "C-d2", "moved at d2") == {"C-d2", "moved at d2"}
 
 
+def test_a_session_whose_desk_has_not_answered_stays(kit: Kit, lead: Browser) -> None:
+    """It would never hear that its copy may go."""
+    sid = start(lead)
+    assert lead.post(f"/api/sessions/{sid}/set-aside", {"reason": "desk is off"}).status_code == 200
+    kit.clock.now_wall = datetime.combine(policy_of(kit).retention_end, time(), UTC)
+    assert asyncio.run(forget_due(kit.room)) == []
+    kit.hear("d1", Reply(serial=2, accepted=False, reason="never ordered at this desk"))
+    assert asyncio.run(forget_due(kit.room)) == [sid]
+
+
+def test_log_ins_that_are_over_and_tries_of_the_day_before_go(kit: Kit, lead: Browser) -> None:
+    kit.client().post("/api/login", {"name": "lead-1", "password": "wrong wrong wrong"})
+    counts = "SELECT (SELECT count(*) FROM logins), (SELECT count(*) FROM login_failures)"
+
+    def left() -> tuple[int, ...]:
+        asyncio.run(forget_due(kit.room))
+        return tuple(kit.room.database.transact(lambda c: c.execute(counts).fetchone()))
+
+    assert left() == (1, 1)
+    kit.clock.advance(13 * 3600)
+    assert left() == (0, 1)
+    kit.clock.advance(12 * 3600)
+    assert left() == (0, 0)
+
+
+def test_a_password_typed_as_a_name_is_kept_nowhere(kit: Kit) -> None:
+    typed = "correct-horse-battery"
+    assert kit.client().post("/api/login", {"name": typed, "password": "x" * 12}).status_code == 401
+    kit.close()
+    assert in_files(kit, typed) == set()
+
+
 def test_a_disk_that_refuses_is_asked_again(
     kit: Kit, lead: Browser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +151,19 @@ def test_a_disk_that_refuses_is_asked_again(
     asyncio.run(until_forgotten())
     assert rows_of(kit, sid) == set()
     assert "room.not_forgotten reason=cannot remove the backups" in caplog.text
+
+
+def look(kit: Kit) -> None:
+    """What the room does every hour."""
+
+    async def once() -> None:
+        looking = asyncio.create_task(forget_when_due(kit.room))
+        async with asyncio.timeout(20):
+            while (kit.folder / "data" / "room.db-wal").stat().st_size:
+                await asyncio.sleep(0.01)
+        looking.cancel()
+
+    asyncio.run(once())
 
 
 def in_files(kit: Kit, *words: str) -> set[str]:

@@ -260,7 +260,7 @@ def orders(kit: Kit, desk: str) -> list[dict[str, Any]]:
     rows = kit.room.database.transact(
         lambda c: c.execute("SELECT payload FROM commands WHERE desk = ? ORDER BY serial", (desk,)).fetchall()
     )
-    return [json.loads(row["payload"])["body"] for row in rows]
+    return [json.loads(row["payload"]).get("body", {}) for row in rows]
 
 
 def start(browser: Browser, desk: str = "d1", **more: Any) -> str:

@@ -13,6 +13,8 @@ import pytest
 from appliance.card import LABELS, NO_CARD, Card
 from appliance.clock import parse_utc
 from appliance.protocol import ObservationMessage, ObservationReport
+from appliance.room import live
+from appliance.room.core import Room
 from appliance.room.desk import Decisions
 from tests.sessions import CARD
 from tests.unit.test_room_kit import (
@@ -139,6 +141,65 @@ def test_a_break_counts_for_no_level(kit: Kit) -> None:
     assert (view["state"], view["level"], view["needs"]) == ("break", "green", [])
 
 
+def test_what_began_and_ended_in_a_break_counts_for_no_level_afterwards_either(kit: Kit) -> None:
+    """F048. Control: who is still away when the break is over is."""
+    proctor, sid = recording(kit)
+    over = GONE.model_copy(update={"phase": "closed", "end_90k": 60 * 90_000})
+    assert proctor.post(f"/api/sessions/{sid}/break", {"on": True}).status_code == 200
+    for report in (GONE, over):
+        kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=report))
+    assert proctor.post(f"/api/sessions/{sid}/break", {"on": False}).status_code == 200
+    view = proctor.get("/api/desks/d1").json()
+    assert (view["state"], view["level"], view["needs"]) == ("recording", "green", [])
+    assert [each["words"] for each in view["observations"]] == ["nobody at the desk"]
+
+    assert proctor.post(f"/api/sessions/{sid}/break", {"on": True}).status_code == 200
+    kit.hear("d1", ObservationMessage(sid=sid, number=2, observation=GONE))
+    assert proctor.get("/api/desks/d1").json()["level"] == "green"
+    assert proctor.post(f"/api/sessions/{sid}/break", {"on": False}).status_code == 200
+    assert proctor.get("/api/desks/d1").json()["level"] == "red"
+    kit.hear("d1", ObservationMessage(sid=sid, number=2, observation=over))
+    assert proctor.get("/api/desks/d1").json()["level"] == "red"
+
+
+def test_what_was_looked_at_stays_so_when_the_controller_begins_anew(kit: Kit) -> None:
+    """The desk says again what it observed; what a person said of it stands in the database."""
+    proctor, sid = recording(kit)
+    said = [ObservationMessage(sid=sid, number=number, observation=GONE) for number in (1, 2)]
+    kit.hear("d1", *said)
+    assert proctor.post(f"/api/sessions/{sid}/review", {"number": 1}).status_code == 200
+    room = kit.room
+    again = Room.open(room.config, kit.clock, room.keys, room.database, room.publish)
+    for message in said:
+        again.live.take_observation("d1", sid, message.number, message.observation)
+    seen = again.live.desks["d1"].observations[sid]
+    assert {number: item.review for number, item in seen.items()} == {1: "no concern", 2: None}
+
+
+def test_of_too_many_observations_the_oldest_that_was_looked_at_goes_and_the_newest_is_seen(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MOST_OBSERVATIONS", 3)
+    proctor, sid = recording(kit)
+    over = GONE.model_copy(update={"phase": "closed", "end_90k": 60 * 90_000})
+    for number in (1, 2, 3):
+        kit.hear("d1", ObservationMessage(sid=sid, number=number, observation=over))
+    for number in (2, 3):
+        assert proctor.post(f"/api/sessions/{sid}/review", {"number": number}).status_code == 200
+    seen = kit.room.live.desks["d1"].observations[sid]
+    for number, left in ((4, [1, 3, 4]), (5, [1, 4, 5]), (6, [4, 5, 6]), (7, [4, 5, 6])):
+        kit.hear("d1", ObservationMessage(sid=sid, number=number, observation=GONE))
+        assert sorted(seen) == left
+    assert proctor.get("/api/desks/d1").json()["level"] == "red"
+
+
+def test_who_sees_no_observations_is_not_told_that_there_is_one(kit: Kit) -> None:
+    staff, (proctor, sid) = kit.logged_in("staff"), recording(kit)
+    kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=GONE))
+    asked = [who.get("/api/desks/d1").json()["needs_you"] for who in (staff, proctor)]
+    assert asked == [False, True]
+
+
 def test_what_a_killed_camera_process_left_open_ends_with_it(kit: Kit) -> None:
     """Its next life is a new epoch; nobody will ever close what the old one saw."""
     proctor, sid = recording(kit)
@@ -159,16 +220,16 @@ def test_a_session_that_is_over_leaves_memory_when_the_next_one_begins(
 ) -> None:
     """With its observations, also those that come late; the database keeps what was decided."""
     _, sid = recording(kit)
-    live = kit.room.live
-    seen = live.desks["d1"]
+    now = kit.room.live
+    seen = now.desks["d1"]
     kit.hear("d1", ObservationMessage(sid=sid, number=1, observation=GONE))
-    _, first = live.sessions[sid]
-    live.put_session("d1", replace(first, ended_at="2026-11-22T10:00:00.000Z", **decided))
-    assert (set(live.sessions), set(seen.observations)) == ({sid}, {sid}), "the newest of its desk"
-    live.put_session("d1", Decisions(OTHER_SID, "C-2", "2036-11-22T12:00:00.000Z"))
-    live.put_session("d2", Decisions("e" * 32, "C-3", "2026-11-22T08:00:00.000Z", **OVER))
+    _, first = now.sessions[sid]
+    now.put_session("d1", replace(first, ended_at="2026-11-22T10:00:00.000Z", **decided))
+    assert (set(now.sessions), set(seen.observations)) == ({sid}, {sid}), "the newest of its desk"
+    now.put_session("d1", Decisions(OTHER_SID, "C-2", "2036-11-22T12:00:00.000Z"))
+    now.put_session("d2", Decisions("e" * 32, "C-3", "2026-11-22T08:00:00.000Z", **OVER))
     kit.hear("d1", kit.status("d1", kit.report(sid)))
     kit.hear("d1", ObservationMessage(sid=sid, number=2, observation=GONE))
-    assert set(live.sessions) - {OTHER_SID, "e" * 32} == ({sid} if stays else set())
+    assert set(now.sessions) - {OTHER_SID, "e" * 32} == ({sid} if stays else set())
     assert {number for of in seen.observations.values() for number in of} == ({1, 2} if stays else set())
     assert set(seen.started_wall) == ({sid} if stays else set())

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance.errors import Refused
 from appliance.evidence.manifest import Gap
 from appliance.protocol import Preflight, Reply, SessionPhase
+from appliance.room.accounts import Account, Role
+from appliance.room.commands import due
 from appliance.room.core import Room
 from appliance.room.database import Database
 from appliance.room.rows import listed, load_standing
@@ -165,6 +168,35 @@ def test_a_stuck_desk_is_set_aside_by_a_lead_and_starts_again(kit: Kit) -> None:
     assert lead.post("/api/sessions/start", {"desk": "d1", "candidate_code": "C-2"}).status_code == 409
     assert lead.post(f"/api/sessions/{sid}/set-aside", {"reason": "the node died"}).status_code == 200
     assert start(lead) != sid
+
+
+def test_two_starts_at_once_begin_one_session(kit: Kit) -> None:
+    """Two people press the button in the same second; the second is told, and the name that it typed is not kept."""
+    by, sessions = Account(1, "proctor-1", Role.PROCTOR), kit.site.sessions
+
+    async def both() -> list[str | BaseException]:
+        made = [sessions.start(by, "d1", code, name=f"Name of {code}") for code in ("C-1", "C-2")]
+        return await asyncio.gather(*made, return_exceptions=True)
+
+    sid, refused = asyncio.run(both())
+    assert isinstance(refused, Refused)
+    assert str(refused) == "desk d1 cannot start: a session has begun there"
+    assert [order["order"]["candidate_code"] for order in orders(kit, "d1")] == ["C-1"]
+    assert kit.room.live.names == {sid: "Name of C-1"}
+
+
+def test_a_desk_that_records_stops_when_its_session_is_set_aside(kit: Kit) -> None:
+    """Nobody could end it afterwards. Control: what is certified has ended already."""
+    lead = kit.logged_in("lead")
+    recording, certified = start(lead), start(lead, "d2")
+    kit.hear("d1", Reply(serial=1, accepted=True), kit.status("d1", kit.report(recording)))
+    end(kit, lead, certified, "d2")
+    kit.certify("d2", certified)
+    for sid in (recording, certified):
+        assert lead.post(f"/api/sessions/{sid}/set-aside", {"reason": "moved"}).status_code == 200
+    assert kit.room.database.transact(due)[0][0] == "d1"
+    assert [order["order"]["kind"] for order in orders(kit, "d1")[1:]] == ["end"]
+    assert "end" not in [order["order"]["kind"] for order in orders(kit, "d2")[2:]]
 
 
 def test_all_ready_desks_start_and_end_together(kit: Kit) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -286,6 +288,43 @@ def test_f114_neither_code_nor_accommodations_stay_with_a_purged_sessions_order(
     assert orders == {SID: ("synced", {}), OTHER_SID: ("held", other)}
     assert not backup.exists()
     assert "already ordered" in str(node.take(node.bench.start()))
+
+
+def test_f114_no_byte_of_the_code_stays_in_a_database_or_its_log(node: Node) -> None:
+    """Debian's SQLite empties its free pages by itself; older pages lie in the log until something writes over them."""
+    node.synced()
+    sessions = node.sessions()
+
+    def holding() -> set[str]:
+        return {path.name for path in node.bench.store.glob("*.db*") if b"C-0042" in path.read_bytes()}
+
+    assert holding() == {"ledger.db-wal", "index.db"}  # control
+    node.bench.clock.advance(25 * 3600)
+    node.turn()
+    sessions.step(FORGET_NS, connected=False)
+    assert holding() == set()
+
+
+def test_a_manifest_that_cannot_be_read_ends_no_process(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The camera process would have ended with each idle turn, for ever; the purge is finished when it can be read."""
+    node.synced()
+    node.bench.clock.advance(25 * 3600)
+    right = Path.read_bytes
+
+    def bad_sector(path: Path) -> bytes:
+        if path.parent.name == "manifests":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return right(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", bad_sector)
+        node.turn()
+    assert "cannot purge session" in caplog.text
+    assert node.row().local_copy == "purging"
+    node.turn()
+    assert node.row().local_copy == "purged"
 
 
 def test_a_disk_that_refuses_to_forget_stops_nothing_and_is_asked_again(

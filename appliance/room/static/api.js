@@ -15,10 +15,20 @@ export async function post(path, body = {}) {
   return { ok: answer.ok, ...data };
 }
 
-export async function act(path, body, done) {
+export async function act(path, body, done, seat) {
   const answer = await post(path, body);
-  say(answer.ok ? done : sentence(answer.error, answer.hint));
+  if (answer.outcomes) await tell(answer.outcomes, done, seat);
+  else say(answer.ok ? done : sentence(answer.error, answer.hint));
   return answer.ok;
+}
+
+// What became of each desk, where several were asked: `done` says what is counted, `seat` knows a desk's label.
+async function tell(outcomes, done, seat) {
+  const refused = outcomes.filter((outcome) => outcome.refused);
+  const count = `${done}: ${outcomes.length - refused.length}.`;
+  if (!refused.length) return say(count);
+  const reasons = refused.map((outcome) => `Seat ${seat(outcome.desk)}: ${outcome.refused}.`);
+  await ask(count, reasons.join("\n"), { yes: "Close", no: "" });
 }
 
 export function sentence(error, hint) {
@@ -35,14 +45,26 @@ export function say(words) {
   toastTimer = setTimeout(() => { toast.hidden = true; }, 6000);
 }
 
-// Resolves to null for cancel, else to what was typed ("" where nothing is asked for).
-export function ask(title, words, { label = "", yes = "Yes" } = {}) {
+// To another page, or to this one anew; what is being said is said there once more, or nobody could read it.
+export function leave(to) {
+  if (!byId("toast").hidden) sessionStorage.setItem("said", byId("toast").textContent);
+  if (to) location.assign(to);
+  else location.reload();
+}
+const said = sessionStorage.getItem("said");
+sessionStorage.removeItem("said");
+if (said) say(said);
+
+// Resolves to null for cancel, else to what was typed ("" where nothing is asked for); without `no` it only tells.
+export function ask(title, words, { label = "", yes = "Yes", no = "Cancel" } = {}) {
   const dialog = byId("ask"), input = byId("ask-input");
   byId("ask-title").textContent = title;
   byId("ask-words").textContent = words;
   byId("ask-label").hidden = !label;
   byId("ask-label").firstElementChild.textContent = label;
   byId("ask-yes").textContent = yes;
+  byId("ask-no").textContent = no;
+  byId("ask-no").hidden = !no;
   input.value = "";
   input.required = Boolean(label);
   dialog.returnValue = "no";
@@ -97,12 +119,16 @@ export function follow(path, handlers) {
   open();
 }
 
-// A page that the server rendered is fetched anew once a desk's state is not the one that it was rendered with.
+// A page that the server rendered is fetched anew, as soon as it may, once a desk's state (or, where the page names
+// them, the decisions about all sessions) is not the one that it was rendered with. A change is told only once.
 export function followStates(mayReload) {
-  const rendered = JSON.parse(byId("main").dataset.states);
+  const { states, decisions } = byId("main").dataset, rendered = JSON.parse(states);
+  let stale = false;
   follow("/events?pictures=false", {
     room: (view) => {
-      if (mayReload() && view.tiles.some((tile) => tile.state !== rendered[tile.desk])) location.reload();
+      stale ||= view.tiles.some((tile) => tile.state !== rendered[tile.desk]);
+      stale ||= decisions !== undefined && decisions !== view.decisions;
+      if (stale && mayReload()) leave();
     },
   });
 }

@@ -7,6 +7,9 @@ const MAY_END = ["check-in", "recording", "break"];
 let view = null;
 
 function items(list, texts) {
+  const wanted = JSON.stringify(texts);
+  if (list.dataset.shown === wanted) return;
+  list.dataset.shown = wanted;
   list.replaceChildren(...texts.map((text) => {
     const item = document.createElement("li");
     item.textContent = text;
@@ -103,14 +106,8 @@ function show(now) {
   byId("break").textContent = now.state === "break" ? "End the break" : "Begin a break";
   byId("certified").hidden = !now.certified;
   if (now.certified) byId("certified").firstElementChild.href = `/certificates/${now.certified}`;
+  items(byId("notes"), now.notes.map((entry) => `${timeOfDay(entry.at)} ${entry.by}: ${entry.text}`));
   if (!now.preview) byId("live").hidden = true;
-}
-
-async function notes() {
-  const answer = await fetch(`/api/desks/${desk}`);
-  if (!answer.ok) return;
-  const full = await answer.json();
-  items(byId("notes"), (full.notes ?? []).map((entry) => `${timeOfDay(entry.at)} ${entry.by}: ${entry.text}`));
 }
 
 follow(`/events?desk=${encodeURIComponent(desk)}`, {
@@ -120,7 +117,6 @@ follow(`/events?desk=${encodeURIComponent(desk)}`, {
     if (src) byId("live").src = src;
   },
 });
-notes();
 
 byId("start").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -133,10 +129,7 @@ byId("start").addEventListener("submit", async (event) => {
 byId("note").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = event.target.elements.text.value;
-  if (await act(`/api/sessions/${view.sid}/note`, { text }, "The note is written.")) {
-    event.target.reset();
-    notes();
-  }
+  if (await act(`/api/sessions/${view.sid}/note`, { text }, "The note is written.")) event.target.reset();
 });
 const setBreak = () => act(`/api/sessions/${view.sid}/break`, { on: view.state !== "break" }, "Done.");
 byId("break").addEventListener("click", setBreak);

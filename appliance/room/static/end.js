@@ -1,12 +1,21 @@
-import { act, ask, byId, followStates, keys, span, timeOfDay } from "./api.js";
+import { act, ask, byId, followStates, keys, leave, span, timeOfDay } from "./api.js";
 
 for (const time of document.querySelectorAll("time[data-utc]")) time.textContent = timeOfDay(time.dataset.utc);
 for (const time of document.querySelectorAll("time[data-span]")) time.textContent = `at ${span(Number(time.dataset.span))}`;
 
-byId("approve-all")?.addEventListener("click", async (event) => {
-  const sure = await ask("Approve all complete sessions", `${event.target.dataset.n} complete recordings are released to the institution's storage, in your name.`, { yes: "Approve" });
-  if (sure !== null && await act("/api/sessions/approve", {}, "Approved.")) location.reload();
-});
+// From the question to the answer the page stays as it is.
+let deciding = 0;
+async function decide(decision) {
+  deciding += 1;
+  const done = await decision().finally(() => { deciding -= 1; });
+  if (done) leave();
+}
+
+const seat = (desk) => document.querySelector(`tr[data-desk="${desk}"]`)?.dataset.seat ?? desk;
+byId("approve-all")?.addEventListener("click", ({ target }) => decide(async () => {
+  const sure = await ask("Approve all complete sessions", `${target.dataset.n} complete recordings are released to the institution's storage, in your name.`, { yes: "Approve" });
+  return sure !== null && act("/api/sessions/approve", {}, "Sessions approved", seat);
+}));
 
 const decisions = {
   approve: async (row, button) => {
@@ -24,11 +33,10 @@ const decisions = {
     return reason && act(`/api/sessions/${row.dataset.sid}/discard`, { reason }, "Noted.");
   },
 };
-document.querySelector("tbody")?.addEventListener("click", async (event) => {
+document.querySelector("tbody")?.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
-  if (button && await decisions[button.dataset.do](button.closest("tr"), button)) location.reload();
+  if (button) decide(() => decisions[button.dataset.do](button.closest("tr"), button));
 });
 
-// Not while somebody is deciding.
-followStates(() => !document.querySelector("dialog[open]"));
+followStates(() => !deciding && !document.querySelector("dialog[open]"));
 keys({ Escape: () => location.assign("/") });

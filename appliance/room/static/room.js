@@ -1,4 +1,4 @@
-import { act, ask, byId, follow, keys, roomNowMs, span, timeOfDay } from "./api.js";
+import { act, ask, byId, follow, keys, leave, roomNowMs, span, timeOfDay } from "./api.js";
 
 const part = (tile, name) => tile.querySelector(`[data-f="${name}"]`);
 const tiles = () => [...document.querySelectorAll(".tile")];
@@ -102,11 +102,12 @@ keys({
   l: () => document.activeElement.classList.contains("tile") && document.activeElement.click(),
 });
 
+const seat = (desk) => part(byId(`tile-${desk}`), "seat").textContent;
 byId("start-all")?.addEventListener("click", async () => {
   const code = await ask("Start all ready desks", "Each desk that is ready begins to record. The candidate's code is the desk's own id; the institution keeps the seating plan.", { yes: "Start" });
-  if (code !== null) await act("/api/sessions/start", { all: true }, "Start was sent to all ready desks.");
+  if (code !== null) await act("/api/sessions/start", { all: true }, "Starts sent", seat);
 });
 byId("end-all")?.addEventListener("click", async () => {
   const sure = await ask("End all sessions", "All desks stop recording and make their certificates. Let nobody leave before theirs is complete.", { yes: "End all" });
-  if (sure !== null && await act("/api/sessions/end", {}, "All sessions are ending.")) location.assign("/end");
+  if (sure !== null && await act("/api/sessions/end", {}, "Sessions ending", seat)) leave("/end");
 });
