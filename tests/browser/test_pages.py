@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from appliance.policy import Strict
 from appliance.protocol import Preflight, SessionPhase
+from appliance.room import views
 from appliance.room.accounts import add_account
 from appliance.room.app import build_app
 from demo.controller_client import ControllerClient
@@ -155,6 +156,26 @@ def test_notes_of_the_last_session_do_not_stand_under_the_next(room: Open, page:
     expect(page.locator("#notes li")).to_have_count(0)
     room.decide(second, "note", text="asked for paper")
     expect(page.locator("#notes li")).to_contain_text(["asked for paper"])
+
+
+def test_what_was_begun_for_one_session_is_never_done_to_the_next(room: Open, page: Page) -> None:
+    """A note half written and a question half answered when somebody else sits down: they are the first one's."""
+    first = room.begin("d1", "C-1")
+    page.goto(room.url + "/desk/d1")
+    expect(page.locator("#who")).to_have_text("C-1")
+    page.locator("#note textarea").fill("left early")
+    page.get_by_role("button", name="End session").click()
+    room.certify("d1", first)
+    room.begin("d1", "C-2")
+    expect(page.locator("#who")).to_have_text("C-2")
+    press(page, "End")
+    expect(page.get_by_role("status")).to_contain_text("The session was ended already")
+    expect(page.locator("#state")).to_have_text("recording")
+    page.get_by_role("button", name="Write note").click()
+    expect(page.get_by_role("status")).to_have_text("The note is written.")
+    expect(page.locator("#notes li")).to_have_count(0)
+    [note] = room.kit.room.database.transact(lambda c: views.notes(c, first))
+    assert note["text"] == "left early"
 
 
 def test_approve_all_says_how_many_and_why_not(room: Open, page: Page) -> None:

@@ -126,20 +126,27 @@ byId("start").addEventListener("submit", async (event) => {
   const body = { desk, candidate_code, accommodations, ...(name ? { name } : {}) };
   if (await act("/api/sessions/start", body, "Start was sent.")) event.target.reset();
 });
+// A note, and an answer to a dialog, is for the session that was shown when somebody began it.
+let noted = null;
+byId("note").addEventListener("input", ({ target }) => { noted = target.value ? noted ?? view.sid : null; });
 byId("note").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = event.target.elements.text.value;
-  if (await act(`/api/sessions/${view.sid}/note`, { text }, "The note is written.")) event.target.reset();
+  if (!await act(`/api/sessions/${noted ?? view.sid}/note`, { text }, "The note is written.")) return;
+  event.target.reset();
+  noted = null;
 });
 const setBreak = () => act(`/api/sessions/${view.sid}/break`, { on: view.state !== "break" }, "Done.");
 byId("break").addEventListener("click", setBreak);
 byId("end").addEventListener("click", async () => {
+  const { sid } = view;
   const sure = await ask("End this session", "The desk stops recording and makes its certificate.", { yes: "End" });
-  if (sure !== null) await act(`/api/sessions/${view.sid}/end`, {}, "The session is ending.");
+  if (sure !== null) await act(`/api/sessions/${sid}/end`, {}, "The session is ending.");
 });
 byId("set-aside")?.addEventListener("click", async () => {
-  const reason = await ask("Set this session aside", "The desk becomes free again. What it recorded stays on it. Your name and reason are logged.", { label: "Reason", yes: "Set aside" });
-  if (reason) await act(`/api/sessions/${view.sid}/set-aside`, { reason }, "The session was set aside.");
+  const { sid } = view;
+  const reason = await ask("Set this session aside", "The desk stops recording and becomes free again. What it recorded stays on it. Your name and reason are logged.", { label: "Reason", yes: "Set aside" });
+  if (reason) await act(`/api/sessions/${sid}/set-aside`, { reason }, "The session was set aside.");
 });
 const go = (to) => (to ? location.assign(`/desk/${to}`) : false);
 keys({
