@@ -19,12 +19,13 @@ from appliance.evf.canonical import canonical
 from appliance.evf.format import Header, KeyClass, RecordKind
 from appliance.evf.keys import EpochKey, TrackRatchet
 from appliance.evf.recipients import RecipientSet, RepresentativeKey, sign_recipient_set
-from appliance.evf.wraps import WrapContext, evk_name, wrap_epoch_key
+from appliance.evf.wraps import WrapContext, wrap_epoch_key
 from appliance.evf.writer import SealedRecord, SegmentWriter
 from appliance.evidence.checkpoint import cosign, node_key_name, session_origin, sign_checkpoint
 from appliance.evidence.manifest import EventLeaf, Gap, Manifest, SegmentEntry, WrapEntry, sign_manifest
 from appliance.evidence.merkle import Frontier, event_leaf
 from appliance.protocol import COMMAND_PURPOSE, Command, Release, sign_message
+from appliance.store.layout import wrap_name
 
 SID = "5e" * 16
 INSTITUTION, EXAM, ROOM, DESK = "uni-x", "statistics-1", "room-214", "seat-07"
@@ -255,8 +256,9 @@ class _Recorder:
         key = EpochKey.generate()
         context = WrapContext(INSTITUTION, SID, epoch, cls, CREATED, POLICY_ID, RETAIN_UNTIL, 2)
         evk = wrap_epoch_key(key, context, self.recipients, self._room.device_key)
-        (self._folder / "wraps" / evk_name(context)).write_bytes(evk)
-        self._wraps.append(WrapEntry(evk_name(context), hashlib.sha256(evk).hexdigest(), len(evk)))
+        name = wrap_name(SID, epoch, cls)
+        (self._folder / "wraps" / name).write_bytes(evk)
+        self._wraps.append(WrapEntry(name, hashlib.sha256(evk).hexdigest(), len(evk)))
         return key.track(track)
 
     def _write(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -103,12 +103,6 @@ class ClipSource:
         self.dropped_frames += newest - tick
         self._next_tick = newest + 1
         return Frame(self._due_mono_ns(newest), newest + 1, self._picture_at(newest))
-
-    def frames(self) -> Iterator[Frame]:
-        while self._container is not None:
-            frame = self.read(timeout_s=1.0)
-            if frame is not None:
-                yield frame
 
     def close(self) -> None:
         if self._container is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -91,12 +90,6 @@ class DeviceCamera(ABC):
                     f"{self.description} has sent no picture for {silent_s:.0f} s", CABLE_HINT
                 )
             return None
-
-    def frames(self) -> Iterator[Frame]:
-        while self._thread is not None:
-            frame = self.read(timeout_s=1.0)
-            if frame is not None:
-                yield frame
 
     def close(self) -> None:
         """Raises CameraUnavailable when the driver does not let go; only the process's end frees it then."""

@@ -5,7 +5,6 @@ Whatever else happens (an error on the way, a traceback, SIGKILL) leaves it lit:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -38,9 +37,6 @@ class LitSource:
 
     def read(self, timeout_s: float) -> Frame | None:
         return self._source.read(timeout_s)
-
-    def frames(self) -> Iterator[Frame]:
-        return self._source.frames()
 
     def close(self) -> None:
         self._source.close()

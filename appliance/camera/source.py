@@ -5,7 +5,6 @@ Only the chosen back end is imported. A source is built closed; `open()` touches
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -81,10 +80,6 @@ class CameraSource(Protocol):
 
     def read(self, timeout_s: float) -> Frame | None:
         """The next frame, or None after `timeout_s`; raises CameraUnavailable when the camera is lost."""
-        ...
-
-    def frames(self) -> Iterator[Frame]:
-        """Frames until the source is closed; raises CameraUnavailable when the camera is lost."""
         ...
 
     def close(self) -> None:

@@ -21,15 +21,6 @@ def encode_header(kid: int, ctr: int) -> bytes:
     return bytes([kid_code << 4 | ctr_code]) + kid_bytes + ctr_bytes
 
 
-def decode_header(data: bytes) -> tuple[int, int, int]:
-    """(KID, CTR, header length) at the start of `data`; CorruptSegment when cut or not the shortest form."""
-    if not data:
-        raise CorruptSegment("SFrame header is cut")
-    kid, after_kid = _decode_value(data, data[0] >> 4, 1)
-    ctr, after_ctr = _decode_value(data, data[0] & 0x0F, after_kid)
-    return kid, ctr, after_ctr
-
-
 def derive_key_and_salt(base_key: bytes | bytearray, kid: int) -> tuple[bytearray, bytes]:
     """sframe_key (32 bytes) and sframe_salt (12 bytes) for one KID (RFC 9605, 4.4.2)."""
     tail = kid.to_bytes(8, "big") + CIPHER_SUITE.to_bytes(2, "big")
@@ -86,16 +77,3 @@ def _encode_value(value: int) -> tuple[int, bytes]:
         return value, b""
     length = (value.bit_length() + 7) // 8
     return 8 | (length - 1), value.to_bytes(length, "big")
-
-
-def _decode_value(data: bytes, code: int, offset: int) -> tuple[int, int]:
-    if code < 8:
-        return code, offset
-    end = offset + (code & 7) + 1
-    raw = data[offset:end]
-    if len(raw) != end - offset:
-        raise CorruptSegment("SFrame header is cut")
-    value = int.from_bytes(raw, "big")
-    if _encode_value(value) != (code, raw):
-        raise CorruptSegment("SFrame header is not in its shortest form")
-    return value, end

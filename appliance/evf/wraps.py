@@ -73,11 +73,6 @@ class WrapContext:
         return cls(**values)
 
 
-def evk_name(context: WrapContext) -> str:
-    """<sid>.<epoch>.<class>.evk"""
-    return f"{context.sid}.{context.epoch}.{context.cls}.evk"
-
-
 def wrap_epoch_key(
     key: EpochKey, context: WrapContext, recipients: RecipientSet, device_key: Ed25519PrivateKey
 ) -> bytes:

@@ -76,9 +76,6 @@ class Camera:
             raise step
         return None if step is None else frame_at(step)
 
-    def frames(self) -> Iterator[Frame]:
-        return iter(())
-
     def close(self) -> None:
         self._desk.note("close")
         if self._desk.does_not_close:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,9 +41,6 @@ class Sensor:
 
     def read(self, timeout_s: float) -> Frame | None:
         self._touch("read")
-
-    def frames(self) -> Iterator[Frame]:
-        return iter(())
 
     def close(self) -> None:
         self._touch("close")
@@ -196,4 +192,4 @@ def test_pin_that_is_taken_or_does_not_exist_is_named(pins: MockFactory) -> None
 def test_lit_source_passes_the_source_through(pins: MockFactory) -> None:
     source, _ = lit(pins)
     assert (source.description, source.dropped_frames) == ("sensor", 4)
-    assert list(source.frames()) == []
+    assert source.read(0.0) is None
