@@ -82,9 +82,12 @@ class EpochRecorder:
                 key.erase()
         self.notes.event("epoch_open", epoch=self.epoch)
 
-    def note_gap_cause(self, cause: str) -> None:
-        """Why footage is missing from now until the next durable fragment."""
+    def note_gap_cause(self, cause: str, filmed: bool = False) -> None:
+        """Why footage is missing from now until the next durable fragment; `filmed`: it was there, and is a gap however
+        short it is."""
         self._gap_cause = cause
+        if filmed:
+            self._tolerance_90k = 0
 
     def fragment(self, fragment: Fragment, init: Fragment, codec: str) -> bool:
         """Make one fragment durable; False when the store refused it, and the gap lasts until the next it takes."""

@@ -97,7 +97,11 @@ class RunningSession:
         self._accommodations = accommodations
         self._policy = policy = policy.for_seat(accommodations)
         covered_90k = 0 if after is None else after.covered_90k
-        self._timeline = Timeline.of(row, equipment.boot_id, equipment.clock, covered_90k)
+        store, boot_id = equipment.store, equipment.boot_id
+        bridged_ns = store.origin(row.sid, boot_id)
+        self._timeline = Timeline.of(row, boot_id, equipment.clock, covered_90k, bridged_ns)
+        if row.boot_id != boot_id and bridged_ns is None:
+            store.keep_origin(row.sid, boot_id, self._timeline.origin_mono_ns)
         cause = "camera was starting" if after is None else after.cause
         if self._timeline.clock_was_behind:
             cause += "; for how long is not known, the clock was behind"
@@ -203,7 +207,7 @@ class RunningSession:
             case Captured():
                 return self._record(item)
             case FragmentRefused():
-                self._recorder.note_gap_cause("storage too slow")
+                self._recorder.note_gap_cause("storage too slow", filmed=True)
             case CameraLost():
                 self._recorder.note_gap_cause(f"camera lost: {item.cause}")
                 self._recorder.notes.event("camera_lost", cause=item.cause)

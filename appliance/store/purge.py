@@ -142,6 +142,7 @@ class Purge:
             )
             for table in ("leaves", "events", "gaps", "segments", "wraps", "epochs"):
                 connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608 (our own names)
+            connection.execute("DELETE FROM meta WHERE key GLOB ?", (f"origin {sid} *",))
             connection.execute(
                 "UPDATE sessions SET local_copy = 'purged', purged = ?, candidate_code = '' WHERE sid = ?",
                 (utc_text(now), sid),

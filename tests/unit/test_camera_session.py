@@ -123,6 +123,13 @@ def test_a_fragment_that_could_not_be_queued_is_a_gap_named_storage_too_slow(ben
     assert bench.told.count({"type": "durable", "sid": SID}) == 3
 
 
+def test_a_first_fragment_that_could_not_be_queued_is_a_gap_and_no_slow_camera(bench: Bench) -> None:
+    session = bench.begin()
+    session.take(FragmentRefused())
+    assert session.take(bench.filmed(2))
+    assert bench.gaps() == [(0, 2, "storage too slow")]
+
+
 def test_a_camera_that_goes_and_comes_back_leaves_two_events_and_a_gap(bench: Bench) -> None:
     session = bench.begin()
     session.take(bench.filmed(0))
@@ -144,6 +151,25 @@ def test_a_clock_that_went_back_over_a_reboot_is_said_in_the_gap(bench: Bench) -
     session = bench.begin(after=Interruption(2 * S, "node restarted"))
     session.take(bench.filmed(5))
     assert bench.gaps() == [(2, 5, "node restarted; for how long is not known, the clock was behind")]
+
+
+def test_after_a_reboot_the_wall_clock_bridges_once_however_often_the_process_begins_anew(
+    bench: Bench,
+) -> None:
+    """A board without a battery boots behind and is set by NTP later: what happens then is two seconds, not an hour."""
+    bench.begin(after=None).take(bench.filmed(0))
+    bench.store._connection.execute("UPDATE sessions SET boot_id = ?", ("c" * 32,))
+    origins = []
+    for covered_s, step_s in ((2, 0), (4, 3600)):
+        assert bench.session is not None
+        bench.stop()
+        bench.session.close()
+        bench.desk.played.clear()
+        bench.clock.step_wall(step_s)
+        bench.clock.advance(2)
+        bench.begin(after=Interruption(covered_s * S, "restarted"))
+        origins.append(bench.session._timeline.origin_mono_ns)
+    assert origins[0] == origins[1]
 
 
 def test_f042_ring_only_where_a_model_may_look(bench: Bench) -> None:
