@@ -30,7 +30,7 @@ not be checked.
 #   7  Wraps               is every key file there; were those that are gone replaced by people who may
 #   8  Keys wrapped anew   is a file that replaces wraps signed, and does it replace exactly this session's
 #   9  Witnessed root      do all records and events lead to the root that was witnessed
-#  10  What is missing     what the desk itself says that it lost, did not record, or recorded without a picture
+#  10  What is missing     what the desk's own manifest shows as lost, without a key, not recorded, or without a picture
 #  11  Nothing added       is every file of the folder named in the manifest
 #  12  Lines of output     how a line is printed, how a time is spelled
 #  13  JSON, signatures    one spelling of a document, what is signed, base64, times
@@ -638,10 +638,12 @@ def merkle_root(leaves: list[bytes]) -> bytes:
 
 
 def tell_what_is_missing(found: Findings, manifest: Json) -> None:
-    """Tells what the recording is without. Only a lost record makes the session not whole: it was there once."""
+    """Tells what the recording is without. Only a lost record or key makes it not whole: that was there once."""
     for item in manifest["lost"]:
         when = span(item["time_90k"], item["time_90k"])
         found.fail("lost", when, item["name"], f"the desk itself says that it lost a record: {item['cause']}")
+    for name, (start_90k, end_90k, words) in keyless(manifest).items():
+        found.fail("lost", span(start_90k, end_90k), name, words)
     for gap in manifest["gaps"]:
         what = "recorded without a witness" if gap["unwitnessed"] else "not recorded"
         found.say("gap", span(gap["start_90k"], gap["end_90k"]), what, gap["cause"])
@@ -655,9 +657,28 @@ Noted = tuple[int, int, str]  # start and end in units of RATE_HZ, words
 PICTURE_FINDINGS = ("black", "covered", "frozen", "undecodable", "unchecked")
 
 
+def keyless(manifest: Json) -> dict[str, Noted]:
+    """{name of a wrap that the manifest lacks: what it would open}: records of an epoch and class, without a key.
+
+    Keys wrapped anew do not help: they are exactly those of the wraps in the manifest (section 8).
+    """
+    wraps = {entry["name"] for entry in manifest["wraps"]}
+    found: dict[str, Noted] = {}
+    for each in manifest["segments"]:
+        name = f"{manifest['sid']}.{each['epoch']}.{each['class']}.evk"
+        if name in wraps or not each["records"]:
+            continue
+        what = "footage" if each["class"] == "media" else each["class"]
+        words = f"no key is left for epoch {each['epoch']}: its {what} cannot be opened"
+        start, end, _ = found.get(name, (each["start_90k"], each["end_90k"], words))
+        found[name] = min(start, each["start_90k"]), max(end, each["end_90k"]), words
+    return found
+
+
 def holes(manifest: Json) -> Iterator[Noted]:
     """Spans without video that no gap names: over 3 s at the start, over half a second later (FORMAT, Certificate)."""
-    video = [each for each in manifest["segments"] if each["track"] == "video"]
+    # A segment without records has no times: it says 0 to 0.
+    video = [each for each in manifest["segments"] if each["track"] == "video" and each["records"]]
     if not video:
         yield 0, 0, "there is no footage at all"
         return

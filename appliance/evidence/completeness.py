@@ -63,7 +63,7 @@ class Line:
 
     @property
     def missing(self) -> bool:
-        """True when footage or a record is not there; all other lines are about footage that is."""
+        """True when footage, its key or a record is not there; other lines are about footage that is."""
         return self.kind in (Kind.GAP, Kind.LOST)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,10 +99,39 @@ def completeness_of(manifest: Manifest, cut: Iterable[Gap] = ()) -> Completeness
         )
         for gap in (*manifest.gaps, *cut)
     ]
-    lines = [*named, *_holes(manifest), *_lost(manifest.lost), *_noted(manifest.events)]
+    lines = [
+        *named,
+        *_holes(manifest),
+        *keyless(manifest).values(),
+        *_lost(manifest.lost),
+        *_noted(manifest.events),
+    ]
     return Completeness(
         tuple(sorted(lines, key=lambda line: (line.start_90k, line.end_90k, line.kind, line.cause)))
     )
+
+
+def keyless(manifest: Manifest) -> dict[str, Line]:
+    """By name of a .evk that is not there: the records of its epoch and class, which nobody can open.
+
+    No re-wrap stands for it: a re-wrap holds exactly the keys of the manifest's wraps.
+    """
+    wraps = {wrap.name for wrap in manifest.wraps}
+    lines: dict[str, Line] = {}
+    for entry in manifest.segments:
+        name = f"{manifest.sid}.{entry.epoch}.{entry.cls}.evk"
+        if name in wraps or not entry.records:
+            continue
+        what = "footage" if entry.cls == "media" else entry.cls
+        cause = f"no key is left for epoch {entry.epoch}: its {what} cannot be opened"
+        line = Line(_bounded(entry.start_90k), _bounded(entry.end_90k), Kind.GAP, cause)
+        before = lines.get(name, line)
+        lines[name] = replace(
+            line,
+            start_90k=min(before.start_90k, line.start_90k),
+            end_90k=max(before.end_90k, line.end_90k),
+        )
+    return lines
 
 
 def _bounded(time_90k: int) -> int:
@@ -111,7 +140,11 @@ def _bounded(time_90k: int) -> int:
 
 def _holes(manifest: Manifest) -> list[Line]:
     """Time between segments that no gap of the manifest names: a desk's silence is not taken for footage."""
-    video = [(entry.start_90k, entry.end_90k) for entry in manifest.segments if entry.track == VIDEO_TRACK]
+    video = [
+        (entry.start_90k, entry.end_90k)
+        for entry in manifest.segments
+        if entry.track == VIDEO_TRACK and entry.records  # one without records has no times: it says 0 to 0
+    ]
     if not video:
         return [Line(0, 0, Kind.GAP, NOTHING_RECORDED)]
     named = [(gap.start_90k, gap.end_90k) for gap in manifest.gaps if not gap.unwitnessed]

@@ -19,9 +19,9 @@ from appliance.evidence.completeness import (
     Line,
     completeness_of,
 )
-from appliance.evidence.manifest import EventLeaf, Gap, LostLeaf, Manifest, SegmentEntry
-from tests.both_verifiers import VERIFIER
-from tests.sessions import RATE, Plan, build_session
+from appliance.evidence.manifest import EventLeaf, Gap, LostLeaf, Manifest, SegmentEntry, WrapEntry
+from tests.both_verifiers import LOG, VERIFIER
+from tests.sessions import GAP_CAUSE, RATE, Plan, build_session
 
 EMPTY = Manifest(
     institution="uni-x", exam="e", room="r", desk="d", sid="ab" * 16, candidate_code="C", policy_id="p",
@@ -35,6 +35,12 @@ EMPTY = Manifest(
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """12 s of one epoch, nothing wrong with it."""
     return build_session(tmp_path_factory.mktemp("whole"), Plan(epochs=1)).manifest
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Epoch 0 from 0 to 12 s, epoch 1 from 42 to 54 s, each with video and a log at its end."""
+    return build_session(tmp_path_factory.mktemp("two"), Plan(observations=LOG)).manifest
 
 
 def picture(finding: str, from_s: float, to_s: float) -> dict[str, Any]:
@@ -166,6 +172,73 @@ def test_a_hole_as_long_as_a_late_frame_is_none(whole: Manifest) -> None:
         assert len(lines(replace(whole, segments=(first, later)))) == count
 
 
+def without_key(manifest: Manifest, *places: str) -> Manifest:
+    """As the desk signs it when fsck took these wraps: they are simply not there."""
+    gone = {f"{manifest.sid}.{place}.evk" for place in places}
+    return replace(manifest, wraps=tuple(wrap for wrap in manifest.wraps if wrap.name not in gone))
+
+
+@pytest.mark.parametrize(
+    ("place", "start_s", "end_s", "cause"),
+    [
+        ("0.media", 0, 12, "no key is left for epoch 0: its footage cannot be opened"),
+        ("1.media", 42, 54, "no key is left for epoch 1: its footage cannot be opened"),
+        ("1.log", 54, 54, "no key is left for epoch 1: its log cannot be opened"),
+    ],
+)
+def test_a_lost_key_is_a_line_over_what_it_would_open(
+    two: Manifest, place: str, start_s: int, end_s: int, cause: str
+) -> None:
+    manifest = without_key(two, place)
+    assert sorted(lines(manifest)) == sorted([(12, 42, "gap", GAP_CAUSE), (start_s, end_s, "gap", cause)])
+    assert (start_s * RATE, end_s * RATE, "gap") in alone(manifest)
+
+
+def test_only_a_lost_key_makes_it_incomplete(whole: Manifest) -> None:
+    cause = "no key is left for epoch 0: its footage cannot be opened"
+    assert lines(without_key(whole, "0.media")) == [(0, 12, "gap", cause)]
+    other = replace(whole, sid="cd" * 16)
+    assert lines(other) == [(0, 12, "gap", cause)], "a wrap of another session is none of this one"
+
+
+def test_what_was_never_written_needs_no_key(whole: Manifest) -> None:
+    """A log without an event has no segment, and a segment without a record holds nothing to open."""
+    assert {entry.cls for entry in whole.segments} == {"media"}
+    without = without_key(whole, "0.log")
+    assert len(without.wraps) == len(whole.wraps) - 1
+    assert lines(without) == []
+    assert alone(without) == []
+    empty = replace(whole, segments=(*whole.segments, empty_segment(epoch=1)))
+    assert lines(empty) == []
+    assert alone(empty) == []
+
+
+def empty_segment(epoch: int = 0) -> SegmentEntry:
+    """What a write error on a new segment's first record leaves."""
+    name = f"{epoch}-video-9.evf"
+    return SegmentEntry(name, "video", "media", epoch, 9, 300, "ab" * 32, 0, "OPEN_ENDED", 0, 0, ())
+
+
+def started_late(manifest: Manifest, start_s: float) -> Manifest:
+    first, *others = manifest.segments
+    late = replace(first, start_90k=round(start_s * RATE))
+    return replace(manifest, segments=(empty_segment(), late, *others))
+
+
+def test_a_segment_without_records_is_not_the_start_of_footage(whole: Manifest) -> None:
+    """Its times are 0 to 0; a camera has 3 s to its first frame all the same."""
+    assert lines(started_late(whole, 1.5)) == []
+    assert alone(started_late(whole, 1.5)) == []
+    assert lines(started_late(whole, 3.5)) == [(0, 3.5, "gap", NO_CAUSE)]
+    assert alone(started_late(whole, 3.5)) == [(0, 3.5 * RATE, "gap")]
+
+
+def test_segments_without_records_are_no_video(whole: Manifest) -> None:
+    empty = replace(whole, segments=(empty_segment(),))
+    assert lines(empty) == [(0, 0, "gap", NOTHING_RECORDED)]
+    assert alone(empty) == [(0, 0, "gap")]
+
+
 def test_a_session_without_video_is_not_complete(whole: Manifest) -> None:
     log = tuple(entry for entry in whole.segments if entry.track != "video")
     assert lines(replace(whole, segments=log)) == [(0, 0, "gap", NOTHING_RECORDED)]
@@ -190,6 +263,7 @@ def test_what_files_lost_later_joins_the_lines(whole: Manifest) -> None:
 def alone(manifest: Manifest) -> list[tuple[int, int, str]]:
     body = manifest.to_body()
     found = [(start, end, "gap") for start, end, _ in VERIFIER.holes(body)]
+    found += [(start, end, "gap") for start, end, _ in VERIFIER.keyless(body).values()]
     for start, end, words in VERIFIER.noted(body["events"]):
         kind = "unreadable" if "cannot be read" in words else "clock step" if "clock" in words else words
         found.append((start, end, kind))
@@ -230,25 +304,35 @@ def test_both_verifiers_read_the_log_alike(bodies: list[dict[str, Any]]) -> None
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12), st.booleans()), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(
+            st.integers(0, 60), st.integers(0, 12), st.booleans(), st.integers(0, 2), st.integers(0, 1)
+        ),
+        min_size=1,
+        max_size=6,
+    ),
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=3),
+    st.sets(st.sampled_from(["0.media", "1.media", "2.media", "0.log", "1.log"])),
 )
 def test_both_verifiers_find_the_same_holes(
-    spans: list[tuple[int, int, bool]], named: list[tuple[int, int]]
+    spans: list[tuple[int, int, bool, int, int]], named: list[tuple[int, int]], keys: set[str]
 ) -> None:
-    """Times in quarters of a second; the log track covers nothing."""
+    """Times in quarters of a second; the log track and segments without records cover nothing."""
     quarter = RATE // 4
     segments = tuple(
         SegmentEntry(
-            f"0-x-{n}.evf", "video" if video else "log", "media", 0, n, 1, "ab" * 32, 1, "CLOSED",
-            start * quarter, (start + length) * quarter, (),
+            f"{epoch}-x-{n}.evf", "video" if video else "log", "media" if video else "log", epoch, n, 1, "ab" * 32,
+            records, "CLOSED", start * quarter, (start + length) * quarter, (),
         )
-        for n, (start, length, video) in enumerate(spans)
+        for n, (start, length, video, epoch, records) in enumerate(spans)
     )  # fmt: skip
     gaps = tuple(Gap(start * quarter, (start + length) * quarter, "named", False) for start, length in named)
-    manifest = replace(EMPTY, segments=segments, gaps=gaps)
-    found = [line for line in completeness_of(manifest).lines if line.cause in (NO_CAUSE, NOTHING_RECORDED)]
+    wraps = tuple(WrapEntry(f"{EMPTY.sid}.{place}.evk", "ab" * 32, 1) for place in keys)
+    manifest = replace(EMPTY, segments=segments, gaps=gaps, wraps=wraps)
+    found = [line for line in completeness_of(manifest).lines if line.cause != "named"]
     assert alone(manifest) == [(line.start_90k, line.end_90k, "gap") for line in found]
+    words = {line.cause for line in found} - {NO_CAUSE, NOTHING_RECORDED}
+    assert words == {words for *_, words in VERIFIER.keyless(manifest.to_body()).values()}
 
 
 def test_the_stand_alone_verifier_says_what_the_desk_noted(

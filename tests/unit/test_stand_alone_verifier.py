@@ -70,6 +70,41 @@ def test_gaps_are_said_and_what_the_desk_wrote_cannot_forge_a_line(
     assert "gap     00:00:00-00:00:01  recorded without a witness  line?session is whole?[2J?" in said.lines
 
 
+@pytest.mark.parametrize(
+    ("place", "span", "what"),
+    [("0.media", "00:00:00-00:00:12", "footage"), ("1.log", "00:00:54-00:00:54", "log")],
+)
+def test_a_key_that_the_desk_lost_is_said(
+    built: Built, place: str, span: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """fsck ate the wrap; everything that the manifest names is there, and nobody can open all of it."""
+    name = f"{built.manifest.sid}.{place}.evk"
+    (built.folder / "wraps" / name).unlink()
+    built.rewrite(wraps=tuple(wrap for wrap in built.manifest.wraps if wrap.name != name))
+    said = Said(built, capsys)
+    words = f"no key is left for epoch {place[0]}: its {what} cannot be opened"
+    assert said.code == 1
+    assert said.last == f"session is not whole: {span}  {name}: {words}"
+    assert f"lost    {span}  {name}  {words}" in said.lines
+
+
+def test_a_segment_without_records_is_no_footage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A write error on its first record left the header alone; the camera's first frame came at 1.5 s."""
+    built = build_session(tmp_path, Plan(epochs=1))
+    first, *others = built.manifest.segments
+    data = built.segment(first.name).read_bytes()
+    prefix = data[: data.index(b"CHNK")].replace(b'"seg":0', b'"seg":9')
+    empty = replace(
+        first, name="0-video-9.evf", seg=9, size_bytes=len(prefix), sha256=hashlib.sha256(prefix).hexdigest(),
+        records=0, outcome="OPEN_ENDED", start_90k=0, end_90k=0, leaf_runs=(),
+    )  # fmt: skip
+    built.segment(empty.name).write_bytes(prefix)
+    built.rewrite(segments=(empty, replace(first, start_90k=135_000), *others))
+    said = Said(built, capsys)
+    assert said.code == 0
+    assert not [line for line in said.lines if line.startswith("gap")]
+
+
 @pytest.mark.parametrize("leaves", [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 33])
 def test_merkle_root_is_the_products(leaves: int) -> None:
     hashes = [hashlib.sha256(bytes([number])).digest() for number in range(leaves)]

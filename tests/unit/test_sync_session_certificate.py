@@ -186,3 +186,53 @@ def test_lost_segment_is_named_in_the_manifest_and_the_rest_is_certified(setup: 
     assert len(manifest.lost) == 4
     assert {leaf.name for leaf in manifest.lost} == {"0-video-0.evf"}
     assert manifest.gaps
+
+
+def test_lost_key_is_a_line_of_the_certificate(setup: Setup) -> None:
+    """fsck eats the wrap in mid-session, the desk records on: footage is there and nobody will ever open it."""
+    assert setup.node.take(setup.bench.start())
+    desk = setup.bench.record(end=False)
+    desk.store.close()
+    RecordingView(setup.bench.store).layout.wrap(f"{SID}.0.media.evk").unlink()
+    again = Desk(setup.bench.store, clock=setup.bench.clock)  # the start that recovers
+    assert [wrap.state for wrap in setup.bench.view.wraps(SID)] == ["missing"]
+    again.begin_epoch()
+    video = again.segment()
+    video.put(RecordKind.INIT, 700, 3 * FRAGMENT_90K)
+    video.put(RecordKind.FRAGMENT, 4000, 3 * FRAGMENT_90K)
+    video.seal(4 * FRAGMENT_90K)
+    again.store.end_session(SID, "2026-11-22T10:00:00.000Z")
+    again.store.close()
+    assert lines_of_certificate(setup) == [
+        (0, 3 * FRAGMENT_90K, "gap", "no key is left for epoch 0: its footage cannot be opened")
+    ]
+
+
+def test_segment_whose_first_record_failed_makes_no_gap(setup: Setup) -> None:
+    """The row stays, without records and so without times; the camera's first frame comes at 1.5 s."""
+    assert setup.node.take(setup.bench.start())
+    desk = Desk(setup.bench.store, clock=setup.bench.clock)
+    desk.begin()
+    desk.segment().file.abandon("cannot append record 0")
+    video = desk.segment()
+    video.put(RecordKind.INIT, 700, 135_000)
+    video.put(RecordKind.FRAGMENT, 4000, 135_000)
+    video.seal(135_000 + FRAGMENT_90K)
+    desk.store.end_session(SID, "2026-11-22T10:00:00.000Z")
+    desk.store.close()
+    assert lines_of_certificate(setup) == []
+
+
+def lines_of_certificate(setup: Setup) -> list[tuple[int, int, str, str]]:
+    """Of the ended session, signed by the desk and by a room that finds the same."""
+    assert setup.node.take(EndSession(sid=SID))
+    setup.witness_all()
+    message = decode(ManifestMessage, setup.said_again())
+    assert message.certificate is not None
+    bench, data = setup.bench, message.manifest.encode()
+    manifest = verify_manifest(data, bench.authority.certificate, bench.trust.controller_key)
+    certificate = countersign(message.certificate.encode(), manifest, data, bench.controller_key)
+    verify_certificate(certificate, bench.authority.certificate, bench.trust.controller_key)
+    lines = certificate.lines or ()
+    assert certificate.body.outcome == ("with gaps" if lines else "complete")
+    return [(line.start_90k, line.end_90k, line.kind.value, line.cause) for line in lines]
