@@ -118,6 +118,8 @@ def verify(
 ) -> Findings:
     """All steps, in the order of the sections. A refusal in 2 or 3 is the end; after any other the rest still runs."""
     found = Findings()
+    if not (folder / "manifest.json").is_file():  # nor a pipe, which would never end
+        raise FileNotFoundError(f"{folder} has no manifest.json")
     manifest_bytes = (folder / "manifest.json").read_bytes()
     signed = verify_manifest(found, manifest_bytes, room_ca)
     if signed is None:  # nothing that it names can be relied on
@@ -517,6 +519,7 @@ def read_rewrap(path: Path, manifest: Json, root_key: Ed25519PublicKey | None) -
     """(version, erased names, words), if somebody of a recipient set that the institution's root signed made it."""
     if root_key is None:
         raise Problem("keys were wrapped anew; who did it cannot be checked without --root")
+    require(path.is_file(), "it is no file")
     data = path.read_bytes()
     document = parse_json(data)
     require(canonical(document) == data, "it is not in canonical form")

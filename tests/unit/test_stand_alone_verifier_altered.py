@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -49,6 +51,21 @@ def test_flipped_bit_in_each_file(built: Built, capsys: pytest.CaptureFixture[st
             assert path.name in said.last
         path.write_bytes(whole)
     assert Said(built, capsys).code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("segments/0-video-0.evf", 1), (f"wraps/{SID}.0.media.evk", 1), ("manifest.json", 2)]
+)
+def test_a_pipe_in_a_files_place_keeps_nobody_waiting(
+    built: Built, capsys: pytest.CaptureFixture[str], name: str, code: int
+) -> None:
+    (built.folder / name).unlink()
+    os.mkfifo(built.folder / name)
+    said: list[int] = []
+    reading = threading.Thread(target=lambda: said.append(Said(built, capsys).code), daemon=True)
+    reading.start()
+    reading.join(30)
+    assert said == [code]
 
 
 ALTERED: dict[str, Callable[[Built], object]] = {
