@@ -26,13 +26,18 @@ Publish = Callable[[str, ToNode, bytes], Awaitable[bool]]
 def compose(
     connection: sqlite3.Connection, key: Ed25519PrivateKey, clock: Clock, room: str, desk: str, order: Order
 ) -> bytes:
-    """Take the desk's next serial, sign and store, in the decision's transaction. Returns the payload."""
+    """Take the desk's next serial, sign and store, in the decision's transaction. Returns the payload.
+
+    A serial is the time in milliseconds, or one more than the last: a room whose database was put back to an older one
+    must not say again what its desks have heard.
+    """
+    now = clock.wall()
     row = connection.execute(
-        "INSERT INTO serials (desk, serial) VALUES (?, 1)"
-        " ON CONFLICT (desk) DO UPDATE SET serial = serial + 1 RETURNING serial",
-        (desk,),
+        "INSERT INTO serials (desk, serial) VALUES (?, ?)"
+        " ON CONFLICT (desk) DO UPDATE SET serial = max(serial + 1, excluded.serial) RETURNING serial",
+        (desk, int(now.timestamp() * 1000)),
     ).fetchone()
-    issued = utc_text(clock.wall())
+    issued = utc_text(now)
     command = Command(room=room, desk=desk, serial=row["serial"], issued=issued, order=order)
     payload = sign_message(COMMAND_PURPOSE, command, key)
     connection.execute(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import StoreFailed
-from appliance.protocol import Reply
 from appliance.room import commands
 from appliance.room.forgetting import forget_due
 from tests.unit.test_room_kit import Kit, make_kit, orders, start
@@ -39,10 +38,10 @@ def test_a_full_disk_refuses_in_words_and_the_room_goes_on(kit: Kit) -> None:
     assert text in [answer.json().get("error") for answer in notes]
     assert {answer.status_code for answer in notes} <= {200, 500, 503, 507}
     for number in range(30):
-        kit.hear("d1", Reply(serial=1, accepted=False, reason="r" * 400 + str(number)))
+        kit.answer("d1", refused="r" * 400 + str(number))
     assert proctor.get("/api/room").status_code == 200
     fill(kit, full=False)
-    kit.hear("d1", Reply(serial=1, accepted=True))
+    kit.answer("d1")
     assert len(orders(kit, "d1")) == 1
     assert asyncio.run(forget_due(kit.room)) == []
 

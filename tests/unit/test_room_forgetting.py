@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import StoreFailed
-from appliance.protocol import Reply
 from appliance.room import forgetting
 from appliance.room.forgetting import OF_A_SESSION, forget_due, forget_when_due
 from appliance.store.backup import back_up, backups
@@ -35,7 +34,7 @@ def lead(kit: Kit) -> Browser:
 
 def test_f026_a_seats_codes_go_when_its_recording_is_certified(kit: Kit, lead: Browser) -> None:
     sid = start(lead, accommodations=CODES)
-    kit.hear("d1", Reply(serial=1, accepted=True))
+    kit.answer("d1")
     assert in_files(kit, *CODES) == set(CODES)
     end(kit, lead, sid)
     assert in_files(kit, *CODES) == set(CODES)  # its end may be refused yet: then it records on
@@ -50,13 +49,13 @@ def test_an_order_to_start_is_kept_until_its_desk_has_answered(kit: Kit, lead: B
     end(kit, lead, sid)
     kit.certify("d1", sid)
     assert b"no_gaze" in first_order(kit)
-    kit.hear("d1", Reply(serial=1, accepted=True))
+    kit.answer("d1")
     assert first_order(kit) == b"{}"
 
 
 def test_f026_a_seats_codes_go_when_its_session_never_starts(kit: Kit, lead: Browser) -> None:
     start(lead, accommodations=CODES)
-    kit.hear("d1", Reply(serial=1, accepted=False, reason="clock is not in sync"))
+    kit.answer("d1", refused="clock is not in sync")
     kit.close()
     assert in_files(kit, *CODES, "C-d1") == {"C-d1"}
 
@@ -65,7 +64,7 @@ def test_f114_a_session_that_is_over_is_forgotten_on_its_policys_day(kit: Kit, l
     """With notes, orders and the backups that name it. One that waits for a person stays, and so does the audit log."""
     over, waits = start(lead), start(lead, "d2")
     for desk, sid in (("d1", over), ("d2", waits)):
-        kit.hear(desk, Reply(serial=1, accepted=True))
+        kit.answer(desk)
         end(kit, lead, sid, desk)
         kit.certify(desk, sid)
         assert lead.post(f"/api/sessions/{sid}/note", {"text": f"moved at {desk}"}).status_code == 200
@@ -96,7 +95,7 @@ def test_a_session_whose_desk_has_not_answered_stays(kit: Kit, lead: Browser) ->
     assert lead.post(f"/api/sessions/{sid}/set-aside", {"reason": "desk is off"}).status_code == 200
     kit.clock.now_wall = datetime.combine(policy_of(kit).retention_end, time(), UTC)
     assert asyncio.run(forget_due(kit.room)) == []
-    kit.hear("d1", Reply(serial=2, accepted=False, reason="never ordered at this desk"))
+    kit.answer("d1", 2, refused="never ordered at this desk")
     assert asyncio.run(forget_due(kit.room)) == [sid]
 
 
@@ -126,7 +125,7 @@ def test_a_disk_that_refuses_is_asked_again(
     kit: Kit, lead: Browser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sid = start(lead)
-    kit.hear("d1", Reply(serial=1, accepted=False, reason="clock is not in sync"))
+    kit.answer("d1", refused="clock is not in sync")
     kit.clock.now_wall = datetime.combine(policy_of(kit).retention_end, time(), UTC)
     refusals = [StoreFailed("cannot remove the backups: input/output error", "")]
 
@@ -173,7 +172,7 @@ def in_files(kit: Kit, *words: str) -> set[str]:
 
 
 def first_order(kit: Kit) -> bytes:
-    query = "SELECT payload FROM commands WHERE desk = 'd1' AND serial = 1"
+    query = "SELECT payload FROM commands WHERE desk = 'd1' ORDER BY serial"
     return bytes(kit.room.database.transact(lambda c: c.execute(query).fetchone()[0]))
 
 

@@ -31,6 +31,7 @@ from appliance.protocol import (
     ManifestMessage,
     Preflight,
     Presence,
+    Reply,
     SessionPhase,
     SessionReport,
     Status,
@@ -133,6 +134,16 @@ class Kit:
             await self.intake.settled()
 
         asyncio.run(take())
+
+    def answer(self, desk: str, number: int = 1, refused: str | None = None) -> None:
+        """The desk's reply to the order of that number that was made for it."""
+        serial = self.serials(desk)[number - 1]
+        self.hear(desk, Reply(serial=serial, accepted=refused is None, reason=refused or ""))
+
+    def serials(self, desk: str) -> list[int]:
+        """Of all orders that were made for a desk."""
+        query = "SELECT serial FROM commands WHERE desk = ? ORDER BY serial"
+        return [row[0] for row in self.room.database.transact(lambda c: c.execute(query, (desk,)).fetchall())]
 
     def client(self) -> Browser:
         """A browser without a log-in."""
