@@ -12,6 +12,7 @@ from appliance.evf.sframe import encode_header
 
 # Never a record's own bytes (one in 2^512): storage that the file system gave and nobody wrote.
 HOLE = bytes(64)
+_SECTOR_BYTES = 512  # what a file system writes at least: every page of any of them begins with a sector
 _CHUNK_BYTES = 1 << 18
 
 
@@ -69,6 +70,16 @@ def scan_segment(stream: BinaryIO) -> SegmentScan:
             reason = "" if ended else "bytes follow the end record"
             break
     return SegmentScan(header, commit, prefix_bytes, records, offset, ended, reason)
+
+
+def has_hole(record: bytes, offset_bytes: int) -> bool:
+    """True if a page that was counted but never written may lie in this record, which stands at `offset_bytes`.
+
+    Of such a page at its end the record may have any number of bytes, so there all zeros of its last sector count: n
+    bytes of ciphertext are so by chance once in 2^8n.
+    """
+    in_last_sector = (offset_bytes + len(record) - 1) % _SECTOR_BYTES + 1
+    return HOLE in record or not any(record[-in_last_sector:])
 
 
 def _scan_record(stream: BinaryIO, seg: int, index: int, offset: int) -> ScannedRecord | str:

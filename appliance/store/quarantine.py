@@ -29,6 +29,14 @@ class Quarantine:
         fsync_dir(path.parent, self._file_ops)
         return stored
 
+    def link(self, path: Path, reason: str) -> None:
+        """Row, then a second name for the file as it is, which takes no room; nothing if an earlier start made it."""
+        found = path.stat()
+        if any(os.path.samestat(kept.lstat(), found) for kept in self._layout.quarantine.iterdir()):
+            return
+        self.note(path, reason).hardlink_to(path)
+        fsync_dir(self._layout.quarantine, self._file_ops)
+
     def note(self, path: Path, reason: str) -> Path:
         """Only the row; returns where the file, or a copy of it, is to stand."""
         original = str(path.relative_to(self._layout.root))

@@ -59,7 +59,7 @@ class RecordingStore:
         with ExitStack() as undo:
             undo.callback(self._connection.close)
             self.uuid = pair(self.layout, self._transactions, file_ops)
-            self.recovery = recover(self.layout, self._transactions, file_ops, clock)
+            self.recovery = recover(self.layout, self._transactions, file_ops, clock, self._reserve.make_room)
             if not self.recovery.interrupted_sessions:
                 self._reserve.release()
             undo.pop_all()
@@ -102,6 +102,19 @@ class RecordingStore:
                 (sid, epoch, boot_id, utc_text(self._clock.wall()), self._clock.mono_ns()),
             )
         return int(epoch)
+
+    def origin(self, sid: str, boot_id: str) -> int | None:
+        """CLOCK_BOOTTIME of session time 0 in a later boot than the session's first, once it was bridged there."""
+        with self._transactions.begin("the session's time") as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (f"origin {sid} {boot_id}",))
+            found = row.fetchone()
+        return None if found is None else int(found[0])
+
+    def keep_origin(self, sid: str, boot_id: str, origin_mono_ns: int) -> None:
+        """So that the wall clock bridges a reboot once, however often the process begins anew after it."""
+        with self._transactions.begin("the session's time") as connection:
+            key = f"origin {sid} {boot_id}"
+            connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, str(origin_mono_ns)))
 
     def write_wrap(self, sid: str, epoch: int, cls: str, data: bytes) -> None:
         """Make the wrapped key of (session, epoch, class) durable: file, then row. Never overwrites one."""

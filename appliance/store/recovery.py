@@ -6,23 +6,24 @@ Idempotent: killed half-way, it does the same again. Run by `RecordingStore` in 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from appliance.clock import Clock, utc_text
-from appliance.errors import StoreFailed
+from appliance.errors import NoSpace, StoreFailed
 from appliance.evf.errors import EvfError
-from appliance.evf.reader import ScannedRecord, SegmentScan, scan_segment
-from appliance.evf.scan import HOLE
+from appliance.evf.reader import ScannedRecord, scan_segment
 from appliance.store.database import Transactions
-from appliance.store.durable import FileOps, fdatasync, store_failure, write_file_durably
+from appliance.store.durable import TEMPORARY_SUFFIX, FileOps, fdatasync, store_failure, write_file_durably
 from appliance.store.layout import Layout, parse_wrap_name, segment_name
 from appliance.store.quarantine import Quarantine
+from appliance.store.reserve import FLOOR_BYTES
 from appliance.store.rows import RecordPlace, digest_file, finish_segment, insert_gap, insert_record
+from appliance.store.tail import SegmentFound, Tail, is_readable, read_tail, reason_of
 
-# 64 zero bytes in a row do not occur in AES-GCM output (chance 2^-512 at a place): they are a page that the
-# file system had counted but not yet written when the power went.
+# What a gap is about: film. A lost record of another track is a lost leaf, and the film runs on.
+_FOOTAGE_TRACK = "video"
 
 # A purge that has begun is finished by the camera process; its missing files are no gaps.
 _KEPT = "SELECT sid FROM sessions WHERE local_copy = 'there'"
@@ -41,31 +42,16 @@ class RecoveryReport:
     damaged: list[str] = field(default_factory=list)
 
 
-class _Row(NamedTuple):
-    id: int
-    sid: str
-    name: str
-    track: str
-    state: str
-    prefix_bytes: int
-    size_bytes: int | None
-
-
-@dataclass
-class _Tail:
-    """What one open segment turned out to be."""
-
-    row: _Row
-    records: list[ScannedRecord]  # whole, on disk, without a row
-    keep_bytes: int
-    state: str
-    cause: str
-    damaged: bool = False
-
-
-def recover(layout: Layout, transactions: Transactions, file_ops: FileOps, clock: Clock) -> RecoveryReport:
-    """Run once before anything is recorded. StoreFailed or NoSpace if the disk refuses."""
-    work = _Recovery(layout, transactions, file_ops, clock)
+def recover(
+    layout: Layout,
+    transactions: Transactions,
+    file_ops: FileOps,
+    clock: Clock,
+    make_room: Callable[[int], None] | None = None,
+) -> RecoveryReport:
+    """Run once before anything is recorded. StoreFailed or NoSpace if the disk refuses a write; what it does not let
+    read is set aside. `make_room` is asked for bytes before a copy."""
+    work = _Recovery(layout, transactions, file_ops, clock, make_room)
     try:
         work.settle_strangers()
         work.settle_wraps()
@@ -84,11 +70,19 @@ def missing_cause(name: str) -> str:
 
 
 class _Recovery:
-    def __init__(self, layout: Layout, transactions: Transactions, file_ops: FileOps, clock: Clock) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        transactions: Transactions,
+        file_ops: FileOps,
+        clock: Clock,
+        make_room: Callable[[int], None] | None,
+    ) -> None:
         self._layout = layout
         self._transactions = transactions
         self._file_ops = file_ops
         self._clock = clock
+        self._make_room = make_room
         self._quarantine = Quarantine(layout, transactions, file_ops, clock)
         self.report = RecoveryReport()
 
@@ -104,8 +98,8 @@ class _Recovery:
             try:
                 with path.open("rb") as stream:
                     scan = scan_segment(stream)
-            except EvfError as error:
-                self._quarantine.take(path, f"no row, and {error}")
+            except (EvfError, OSError) as error:
+                self._quarantine.take(path, f"no row, and {reason_of(error)}")
                 continue
             header = scan.header
             if (header.sid, header.epoch) not in epochs or header.sid != sid:
@@ -137,7 +131,11 @@ class _Recovery:
             if parts is None or parts[:2] not in epochs:
                 self._quarantine.take(path, "a wrap of no epoch of this store, or one never finished")
                 continue
-            digests = digest_file(path, path.stat().st_size)
+            try:
+                digests = digest_file(path, path.stat().st_size)
+            except OSError as error:
+                self._quarantine.take(path, f"no row, and {reason_of(error)}")
+                continue
             with self._transactions.begin(f"recovered wrap {path.name}") as connection:
                 connection.execute(
                     "INSERT INTO wraps (sid, epoch, cls, name, size_bytes, sha256, md5, state)"
@@ -152,7 +150,7 @@ class _Recovery:
 
     def settle_open_segments(self) -> None:
         """Scan what was growing; adopt the whole records of all tracks in order of time; finish the rows."""
-        tails: list[_Tail] = []
+        tails: list[Tail] = []
         for row in self._rows("state = 'open'"):
             path = self._layout.segment(row.sid, row.name)
             if not path.is_file():
@@ -160,7 +158,7 @@ class _Recovery:
             elif (tail := self._examine(row, path)) is not None:
                 tails.append(tail)
         # The running maximum keeps each file's own order even if a time in it stepped back.
-        order: list[tuple[int, str, int, int, _Tail, ScannedRecord]] = []
+        order: list[tuple[int, str, int, int, Tail, ScannedRecord]] = []
         for tail in tails:
             reached_90k = 0
             for record in tail.records:
@@ -172,14 +170,14 @@ class _Recovery:
             for *_, tail, record in order:
                 insert_record(connection, tail.row.sid, tail.row.id, _place(record), now_mono_ns, now_wall)
             for tail in tails:
-                digests = digest_file(self._layout.segment(tail.row.sid, tail.row.name), tail.keep_bytes)
-                finish_segment(connection, tail.row.id, tail.state, tail.keep_bytes, digests, tail.cause)
+                finish_segment(connection, tail.row.id, tail.state, tail.keep_bytes, tail.digests, tail.cause)
                 if tail.damaged:
                     self._gap_over_rows(tail.row, tail.keep_bytes, tail.cause)
         self.report.adopted_records += len(order)
 
     def settle_finished_segments(self) -> None:
-        """Cut what stands behind an open-ended segment's size; a finished one without its file is missing."""
+        """A finished one without its file is missing. Behind an open-ended segment's size a torn record is cut; the
+        file goes to quarantine if more stands there."""
         for row in self._rows("state IN ('closed', 'open_ended')"):
             path = self._layout.segment(row.sid, row.name)
             if not path.is_file():
@@ -189,7 +187,10 @@ class _Recovery:
                 and row.size_bytes is not None
                 and path.stat().st_size > row.size_bytes
             ):
-                self._cut(path, row.size_bytes)
+                if self._holds_more(row, path, row.size_bytes):
+                    self._set_aside(row, path, row.size_bytes)
+                else:
+                    self._cut(path, row.size_bytes)
 
     def finish(self) -> RecoveryReport:
         """Name the sessions that the last life of the process left active."""
@@ -201,41 +202,58 @@ class _Recovery:
         self.report.interrupted_sessions = [row[0] for row in rows]
         return self.report
 
-    def _examine(self, row: _Row, path: Path) -> _Tail | None:
+    def _examine(self, row: SegmentFound, path: Path) -> Tail | None:
+        """None when not even the header is to be had: then the file goes to quarantine, where a salvage reads on."""
         with self._transactions.begin(f"the rows of {row.name}") as connection:
             known = connection.execute(
                 "SELECT r.offset_bytes + r.length_bytes, l.leaf FROM records r JOIN leaves l ON l.sid = ?"
                 " AND l.leaf_index = r.leaf_index WHERE r.segment_id = ? ORDER BY r.record_index",
                 (row.sid, row.id),
             ).fetchall()
-        acknowledged_bytes = known[-1][0] if known else row.prefix_bytes
-        scan = scan_file(path)
-        agreed = 0
-        if scan is not None:
-            while (
-                agreed < min(len(known), len(scan.records)) and known[agreed][1] == scan.records[agreed].leaf
-            ):
-                agreed += 1
-        if scan is None or agreed < len(known):
-            return self._keep_damaged(row, path, known[agreed - 1][0] if agreed else row.prefix_bytes, scan)
-        whole = _without_holes(path, scan.records[agreed:])
-        keep_bytes = whole[-1].offset_bytes + whole[-1].length_bytes if whole else acknowledged_bytes
-        self._sync(path)
-        ended = scan.ended and len(whole) == len(scan.records) - agreed
-        return _Tail(
-            row, whole, keep_bytes, "closed" if ended else "open_ended", "" if ended else "interrupted"
-        )
-
-    def _keep_damaged(self, row: _Row, path: Path, good_bytes: int, scan: SegmentScan | None) -> _Tail | None:
-        """Acknowledged bytes have changed: the file as found goes to quarantine, what agrees stays."""
-        cause = f"{row.name}: bytes from {good_bytes} on are not what was recorded"
-        self.report.damaged.append(str(path.relative_to(self._layout.root)))
-        if scan is None:
-            self._quarantine.take(path, f"{row.name}: its header is not what was recorded")
+        try:
+            tail = read_tail(row, path, known)
+        except (EvfError, OSError) as error:
+            what = reason_of(error) if isinstance(error, OSError) else "its header is not what was recorded"
+            self.report.damaged.append(str(path.relative_to(self._layout.root)))
+            self._quarantine.take(path, f"{row.name}: {what}")
             self._mark_missing(row)
             return None
-        write_file_durably(self._quarantine.note(path, cause), path.read_bytes(), self._file_ops)
-        return _Tail(row, [], good_bytes, "open_ended", cause, damaged=True)
+        if tail.damaged:
+            self.report.damaged.append(str(path.relative_to(self._layout.root)))
+        self._sync(path)
+        return tail
+
+    def _holds_more(self, row: SegmentFound, path: Path, size_bytes: int) -> bool:
+        """True if behind `size_bytes` stands more than a torn record: acknowledged ones, or nobody can tell what."""
+        with self._transactions.begin(f"the rows of {row.name}") as connection:
+            (acknowledged,) = connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM records WHERE segment_id = ? AND offset_bytes >= ?)",
+                (row.id, size_bytes),
+            ).fetchone()
+        # A second name: an earlier start has begun to set it aside.
+        return bool(acknowledged) or path.stat().st_nlink > 1 or not is_readable(path, size_bytes)
+
+    def _set_aside(self, row: SegmentFound, path: Path, size_bytes: int) -> None:
+        """The file as found goes to quarantine, its agreed beginning is written anew: neither has to read the rest.
+
+        Room is needed for the beginning alone, a minute of film at most; without it all stays as it is, since a start
+        must not fail for it, and a later start tries again.
+        """
+        needed_bytes = size_bytes + FLOOR_BYTES
+        if self._make_room is not None:
+            self._make_room(needed_bytes)
+        if self._file_ops.free_bytes(path.parent) < needed_bytes:
+            return
+        try:
+            with path.open("rb") as stream:
+                beginning = stream.read(size_bytes)
+        except OSError:  # by now that has gone as well
+            return
+        self._quarantine.link(path, row.cause)
+        try:
+            write_file_durably(path, beginning, self._file_ops)
+        except NoSpace:
+            self._file_ops.unlink(path.with_name(path.name + TEMPORARY_SUFFIX))
 
     def _cut(self, path: Path, keep_bytes: int) -> None:
         self.report.truncated_bytes += path.stat().st_size - keep_bytes
@@ -254,7 +272,7 @@ class _Recovery:
         finally:
             self._file_ops.close(fd)
 
-    def _mark_missing(self, row: _Row) -> None:
+    def _mark_missing(self, row: SegmentFound) -> None:
         cause = missing_cause(row.name)
         with self._transactions.begin(cause) as connection:
             self._gap_over_rows(row, 0, cause)
@@ -263,42 +281,22 @@ class _Recovery:
             )
         self.report.missing.append(f"segments/{row.sid}/{row.name}")
 
-    def _gap_over_rows(self, row: _Row, from_bytes: int, cause: str) -> None:
+    def _gap_over_rows(self, row: SegmentFound, from_bytes: int, cause: str) -> None:
         with self._transactions.begin(cause) as connection:
             start_90k, end_90k = connection.execute(
                 "SELECT MIN(time_90k), MAX(end_90k) FROM records WHERE segment_id = ? AND offset_bytes >= ?",
                 (row.id, from_bytes),
             ).fetchone()
-            if start_90k is not None:
+            if start_90k is not None and row.track == _FOOTAGE_TRACK:
                 insert_gap(connection, row.sid, start_90k, end_90k, cause)
 
-    def _rows(self, where: str) -> list[_Row]:
+    def _rows(self, where: str) -> list[SegmentFound]:
         with self._transactions.begin("the segments") as connection:
             found = connection.execute(
-                "SELECT id, sid, name, track, state, prefix_bytes, size_bytes"  # noqa: S608 (`where` is ours)
+                "SELECT id, sid, name, track, state, prefix_bytes, size_bytes, cause"  # noqa: S608 (`where` is ours)
                 f" FROM segments WHERE {where} AND sid IN ({_KEPT}) ORDER BY id"
             ).fetchall()
-        return [_Row(*values) for values in found]
-
-
-def scan_file(path: Path) -> SegmentScan | None:
-    """None when it has no whole header."""
-    with path.open("rb") as stream:
-        try:
-            return scan_segment(stream)
-        except EvfError:
-            return None
-
-
-def _without_holes(path: Path, records: list[ScannedRecord]) -> list[ScannedRecord]:
-    whole: list[ScannedRecord] = []
-    with path.open("rb") as stream:
-        for record in records:
-            stream.seek(record.offset_bytes)
-            if HOLE in stream.read(record.length_bytes):
-                break
-            whole.append(record)
-    return whole
+        return [SegmentFound(*values) for values in found]
 
 
 def _place(record: ScannedRecord) -> RecordPlace:

@@ -21,9 +21,10 @@ from appliance.store.database import Transactions, connect_writer, hold_lock, sc
 from appliance.store.durable import OPERATING_SYSTEM, FileOps, store_failure, write_file_durably
 from appliance.store.layout import Layout, read_uuid
 from appliance.store.quarantine import Quarantine
-from appliance.store.recovery import missing_cause, recover, scan_file
+from appliance.store.recovery import missing_cause, recover
 from appliance.store.rows import digest_file
 from appliance.store.schema import INDEX_STEPS
+from appliance.store.tail import scan_file
 
 BACKUP_LABEL = "before-repair"
 SALVAGE_HINT = "invigil store salvage copies what can still be read into another folder"

