@@ -21,6 +21,7 @@ from appliance.store.layout import Layout, read_uuid
 from appliance.store.ledger import LEDGER_STEPS
 from appliance.store.rows import Digests, digest_file
 from appliance.store.schema import INDEX_STEPS
+from appliance.store.tail import reason_of
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,13 @@ def _check_segments(layout: Layout, connection: sqlite3.Connection) -> Iterator[
         elif state == "missing":
             yield Problem(where, "was missing at a start and is back")
         else:
-            for what in _check_segment(
-                path, segment_id, state, prefix_bytes, size_bytes, (sha256, md5), records
-            ):
-                yield Problem(where, what)
+            try:
+                for what in _check_segment(
+                    path, segment_id, state, prefix_bytes, size_bytes, (sha256, md5), records
+                ):
+                    yield Problem(where, what)
+            except OSError as error:
+                yield Problem(where, reason_of(error))
     for path in sorted(layout.segments.rglob("*")):
         if not path.is_dir() and (path.parent.name, path.name) not in known:
             yield Problem(str(path.relative_to(layout.root)), "has no row in index.db")
@@ -194,7 +198,11 @@ def _check_wraps(layout: Layout, connection: sqlite3.Connection) -> Iterator[Pro
                 f"wraps/{name}", "is missing: without it the segments of its epoch cannot be opened"
             )
             continue
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield Problem(f"wraps/{name}", reason_of(error))
+            continue
         digests = Digests()
         digests.update(data)
         if (len(data), digests.sha256, digests.md5) != (size_bytes, sha256, md5):

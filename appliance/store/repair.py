@@ -325,7 +325,10 @@ class _Repair:
         path = self._path(row)
         if row.size_bytes is None or path.stat().st_size < row.size_bytes:
             return False
-        return digest_file(path, row.size_bytes).sha256 == row.sha256
+        try:
+            return digest_file(path, row.size_bytes).sha256 == row.sha256
+        except OSError:
+            return False
 
     def _certified(self, sid: str) -> bool:
         return self._layout.manifest(sid).is_file()

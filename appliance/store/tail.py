@@ -46,12 +46,12 @@ class Tail:
 
 
 def scan_file(path: Path) -> SegmentScan | None:
-    """None when it has no whole header."""
-    with path.open("rb") as stream:
-        try:
+    """None when it has no whole header, or cannot be read."""
+    try:
+        with path.open("rb") as stream:
             return scan_segment(stream)
-        except EvfError:
-            return None
+    except (EvfError, OSError):
+        return None
 
 
 class _UpToBadSector:

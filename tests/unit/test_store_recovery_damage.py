@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from appliance.store.check import check_store
 from appliance.store.durable import OPERATING_SYSTEM, FileOps
 from appliance.store.recording import RecordingStore
 from appliance.store.recovery import RecoveryReport
+from appliance.store.repair import repair_store
 from appliance.store.rows import GapRow
 from appliance.store.salvage import salvage_store
 from appliance.store.view import RecordingView
@@ -34,7 +36,7 @@ PAGE = 4096
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path / "store")
     desk.begin()
     yield desk
@@ -176,6 +178,27 @@ def test_a_bad_sector_costs_the_records_from_it_on_and_the_camera_records_on(
     (session,) = salvage_store(desk.root, tmp_path / "out", ManualClock(), medium.pread).sessions
     whole = next(found for found in session.segments if found.name == NAME)
     assert (whole.records, len(whole.behind)) == (2, 2), "a salvage reads the rest round the sector"
+
+
+def test_a_finished_segment_with_a_bad_sector_is_named_and_keeps_its_beginning(
+    desk: Desk, medium: Medium
+) -> None:
+    """`store check` goes on to everything else; `--repair` ends it before the sector, and names the rest as a gap."""
+    video = desk.segment()
+    for number in range(5):
+        video.put(FRAGMENT, 20_000, number * FRAGMENT_90K)
+    video.seal(5 * FRAGMENT_90K)
+    other = desk.store.layout.wrap(f"{SID}.0.log.evk")
+    other.write_bytes(b"another")
+    medium.spoil(path_of(desk), 50_000)
+    desk.store.close()
+    said = {problem.where: problem.what for problem in check_store(desk.root)}
+    assert said[WHERE] == "cannot be read: input/output error"
+    assert f"wraps/{other.name}" in said
+    repair_store(desk.root, ManualClock())
+    assert seen(desk)[:2] == ("open_ended", 2)
+    left = [problem.what for problem in check_store(desk.root) if problem.where == WHERE]
+    assert left == ["holds 2 whole records where the rows say 6"]
 
 
 def test_a_bad_sector_in_the_header_sets_the_file_aside(desk: Desk, medium: Medium) -> None:
