@@ -11,7 +11,7 @@ from appliance.evf.format import PRE_BYTES, TAG_BYTES, Header, Pre, RecordKind, 
 from appliance.evf.sframe import encode_header
 
 # Never a record's own bytes (one in 2^512): storage that the file system gave and nobody wrote.
-HOLE = bytes(64)
+_HOLE = bytes(64)
 _SECTOR_BYTES = 512  # what a file system writes at least: every page of any of them begins with a sector
 _CHUNK_BYTES = 1 << 18
 
@@ -79,7 +79,7 @@ def has_hole(record: bytes, offset_bytes: int) -> bool:
     bytes of ciphertext are so by chance once in 2^8n.
     """
     in_last_sector = (offset_bytes + len(record) - 1) % _SECTOR_BYTES + 1
-    return HOLE in record or not any(record[-in_last_sector:])
+    return _HOLE in record or not any(record[-in_last_sector:])
 
 
 def _scan_record(stream: BinaryIO, seg: int, index: int, offset: int) -> ScannedRecord | str:

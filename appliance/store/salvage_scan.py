@@ -20,7 +20,7 @@ from appliance.evf.format import (
     RecordKind,
     read_prefix,
 )
-from appliance.evf.scan import HOLE
+from appliance.evf.scan import has_hole
 from appliance.evf.sframe import encode_header
 
 
@@ -174,6 +174,6 @@ class _Walk:
         begin, end = record.offset_bytes, record.offset_bytes + record.length_bytes
         if any(start < end and begin < start + length for start, length in self._unreadable):
             return "the medium could not be read here"
-        if self._data.find(HOLE, begin, end) >= 0:
+        if has_hole(self._data[begin:end], begin):
             return "a page of zeros stands inside it"
         return ""
