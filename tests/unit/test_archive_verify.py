@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from typer.testing import CliRunner
 
 from appliance.archive.cli import app
+from appliance.archive.pulling import _write_small
 from appliance.archive.session import LocalSession
 from appliance.archive.trust import Trust
 from appliance.archive.verify import bytes_to_read, check_files, require_unaltered, require_whole
@@ -140,6 +141,17 @@ def test_what_never_ends_in_a_files_place_is_a_missing_file(built: Built, where:
     reading.join(30)
     assert len(said) == 1
     assert "file is missing" in said[0]
+
+
+def test_a_pulled_manifest_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that has one is whole: a power cut must not leave it short."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    _write_small(tmp_path / "manifest.json", b"{}" * 500)
+    assert synced == [1000]
+    assert (tmp_path / "manifest.json").stat().st_size == 1000
 
 
 def test_symbolic_link_to_outside_is_an_extra_file(built: Built, tmp_path: Path) -> None:
