@@ -19,7 +19,7 @@ from appliance.room.accounts import Account
 from appliance.room.commands import withdraw
 from appliance.room.core import Room
 from appliance.room.database import NOT_OVER
-from appliance.room.desk import DeskState
+from appliance.room.desk import UNDER_WAY, DeskState
 from appliance.room.rows import session_row
 
 MAY_END = frozenset({DeskState.CHECK_IN, DeskState.RECORDING, DeskState.BREAK_})
@@ -114,9 +114,12 @@ class Sessions:
         return sid
 
     async def start_all(self, by: Account, code_prefix: str | None) -> list[Outcome]:
-        """Begin at every ready desk; the candidate's code is the desk id, after the prefix if there is one."""
+        """Begin at every desk but those under way; the candidate's code is the desk id, after the prefix if there is
+        one. A desk that is not ready is an outcome, with the reason."""
         outcomes = []
         for desk in self._room.live.desks:
+            if self._room.live.assess(desk).state in UNDER_WAY:
+                continue
             code = f"{code_prefix}-{desk}" if code_prefix else desk
             try:
                 outcomes.append(Outcome(desk, await self.start(by, desk, code)))

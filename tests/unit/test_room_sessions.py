@@ -227,6 +227,8 @@ def test_all_ready_desks_start_and_end_together(kit: Kit) -> None:
     outcomes = proctor.post("/api/sessions/start", {"all": True, "candidate_code": "STAT"}).json()["outcomes"]
     assert [item["refused"] for item in outcomes] == [None, "desk d2 cannot start: disk is full"]
     assert orders(kit, "d1")[0]["order"]["candidate_code"] == "STAT-d1"
+    again = proctor.post("/api/sessions/start", {"all": True, "candidate_code": "STAT"}).json()["outcomes"]
+    assert [item["desk"] for item in again] == ["d2"], "the first is under way"
     ended = proctor.post("/api/sessions/end").json()["outcomes"]
     assert [item["desk"] for item in ended] == ["d1"]
 
