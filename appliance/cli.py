@@ -19,7 +19,7 @@ import typer
 from appliance import __version__
 from appliance.archive.keys_cli import PassphraseFile, Root
 from appliance.archive.keys_cli import app as keys
-from appliance.command_line import ask_secret, command_group
+from appliance.command_line import ask_secret, command_group, install_hint
 from appliance.errors import ApplianceError, BadInput
 
 if TYPE_CHECKING:
@@ -366,10 +366,7 @@ def _needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("appliance", "provisioning"):
             raise
-        raise ApplianceError(
-            f"this command needs the extra '{extra}'",
-            f"in a checkout of this project: pip install '.[{extra}]'; invigil on PyPI is another one",
-        ) from error
+        raise ApplianceError(f"this command needs the extra '{extra}'", install_hint(extra)) from error
 
 
 def _open_root(path: Path, passphrase_file: Path | None) -> RootKey:

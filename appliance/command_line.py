@@ -24,6 +24,11 @@ def command_group(text: str) -> typer.Typer:
     )
 
 
+def install_hint(extra: str) -> str:
+    """How to install what an extra of this package brings."""
+    return f"in a checkout of this project: pip install '.[{extra}]'; invigil on PyPI is another one"
+
+
 def ask_secret(what: str, file: Path | None, *, twice: bool, whose: str = "") -> str:
     """From the file's one line, else asked for on the terminal (`twice`: a new one). Raises BadInput."""
     if file is not None:

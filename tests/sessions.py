@@ -19,13 +19,12 @@ from appliance.evf.canonical import canonical
 from appliance.evf.format import Header, KeyClass, RecordKind
 from appliance.evf.keys import EpochKey, TrackRatchet
 from appliance.evf.recipients import RecipientSet, RepresentativeKey, sign_recipient_set
-from appliance.evf.wraps import WrapContext, wrap_epoch_key
+from appliance.evf.wraps import WrapContext, wrap_epoch_key, wrap_name
 from appliance.evf.writer import SealedRecord, SegmentWriter
 from appliance.evidence.checkpoint import cosign, node_key_name, session_origin, sign_checkpoint
 from appliance.evidence.manifest import EventLeaf, Gap, Manifest, SegmentEntry, WrapEntry, sign_manifest
 from appliance.evidence.merkle import Frontier, event_leaf
 from appliance.protocol import COMMAND_PURPOSE, Command, Release, sign_message
-from appliance.store.layout import wrap_name
 
 SID = "5e" * 16
 INSTITUTION, EXAM, ROOM, DESK = "uni-x", "statistics-1", "room-214", "seat-07"

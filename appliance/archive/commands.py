@@ -41,6 +41,7 @@ from appliance.archive.verify import (
     require_whole,
 )
 from appliance.clock import SystemClock
+from appliance.command_line import install_hint
 from appliance.config import ArchiveConfig, load_config
 from appliance.errors import ApplianceError, BadInput, StoreFailed
 from appliance.evf.errors import EvfError
@@ -227,10 +228,7 @@ def _bucket(settings: ArchiveConfig) -> Bucket:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
             raise
-        raise BadInput(
-            "this command needs the extra 'archive'",
-            "in a checkout of this project: pip install '.[archive]'; invigil on PyPI is another one",
-        ) from error
+        raise BadInput("this command needs the extra 'archive'", install_hint("archive")) from error
     return Bucket(settings.storage, settings.institution)
 
 

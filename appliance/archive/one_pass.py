@@ -85,7 +85,7 @@ def _plan(session: LocalSession) -> tuple[int, list[_Part]]:
     parts: list[_Part] = []
     init_bytes = place = 0
     for entry in track_segments(session, VIDEO_TRACK):
-        with session.open(entry.name) as stream:
+        with session.file(entry.name).open("rb") as stream:
             header_bytes, commit = read_prefix(stream)
             first = Pre.decode(read_up_to(stream, PRE_BYTES))
         if not parts:
@@ -130,7 +130,7 @@ def _write_part(
     entry = part.entry
     init = b""
     span.begin(part.begin_bytes)
-    with session.path(entry.name).open("rb", buffering=0) as stream:
+    with session.file(entry.name).open("rb", buffering=0) as stream:
         reader = SegmentReader(stream, keys.secret_for, span)
         for pre, plaintext in reader.in_place():
             if pre.kind is RecordKind.INIT and pre.index == _INIT_INDEX:

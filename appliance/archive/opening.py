@@ -23,7 +23,7 @@ from appliance.evf.recipients import RepresentativeKey
 from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import Rewrap, rewrap_version, verify_rewrap
 from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
-from appliance.evf.wraps import WrapContext, open_wrap, read_wrap
+from appliance.evf.wraps import WrapContext, open_wrap, read_wrap, wrap_name
 from appliance.evidence.completeness import VIDEO_TRACK
 from appliance.evidence.manifest import LostLeaf, SegmentEntry
 from appliance.reading import read_file
@@ -263,7 +263,7 @@ class LoneKeys:
 
     def secret_for(self, header: Header) -> bytes:
         """See `Keys`."""
-        name = f"{header.sid}.{header.epoch}.{header.cls}.evk"
+        name = wrap_name(header.sid, header.epoch, header.cls)
         folders = (self._segment.parent, self._segment.parent.parent / "wraps")
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         rewrap = self._newest(folders, header.sid)
@@ -291,7 +291,7 @@ class LoneKeys:
 
 
 def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable[Record]:
-    with session.open(entry.name) as stream:
+    with session.file(entry.name).open("rb") as stream:
         reader = SegmentReader(stream, keys.secret_for)
         yield from reader
     cut = session.cuts.get(entry.name)

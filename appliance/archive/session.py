@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -123,12 +122,12 @@ class LocalSession:
         """Where a file that the manifest names lies."""
         return place(self.folder, name)
 
-    def open(self, name: str) -> BinaryIO:
-        """That file, to be read. FileNotFoundError also for a pipe or a device in its place, which would never end."""
+    def file(self, name: str) -> Path:
+        """The same, to be read. FileNotFoundError also for a pipe or a device in its place, which would never end."""
         path = self.path(name)
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        return path.open("rb")
+        return path
 
     def unnamed_files(self) -> Iterator[str]:
         """Files in the folder that the manifest does not name, ordered; what is named like a re-wrap apart."""

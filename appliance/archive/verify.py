@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import LocalSession
 from appliance.errors import BadInput, EvidenceBroken
+from appliance.evf.wraps import wrap_name
 from appliance.evidence.completeness import keyless
 from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import Finding, OpenedSegment, verify_session
@@ -63,8 +64,7 @@ def check_files(
     def open_file(name: str) -> BinaryIO:
         path = session.path(name)
         try:
-            session.open(name).close()  # only a file
-            return cast(BinaryIO, _Counted(path, on_bytes))
+            return cast(BinaryIO, _Counted(session.file(name), on_bytes))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -211,11 +211,11 @@ def _erased_on_purpose(session: LocalSession, name: str) -> bool:
 
 
 def _span_of_key(session: LocalSession, name: str) -> tuple[int, int]:
-    """What nobody could open without this wrap: the segments of its epoch and class (<sid>.<epoch>.<class>.evk)."""
+    """What nobody could open without this wrap: the segments of its epoch and class."""
     segments = [
         segment
         for segment in session.manifest.segments
-        if name == f"{session.manifest.sid}.{segment.epoch}.{segment.cls}.evk"
+        if name == wrap_name(session.manifest.sid, segment.epoch, segment.cls)
     ]
     return (
         min((segment.start_90k for segment in segments), default=0),

@@ -230,8 +230,7 @@ class CameraProcess:
         newest = self._view.newest_fragment(session.sid)
         named = [gap.end_90k for gap in self._view.gaps(session.sid)]
         covered_90k = max([0 if newest is None else newest.time_90k_end, *named])
-        first_boot = session.boot_id == self._boot_id
-        same_boot = first_boot or self._store.origin(session.sid, self._boot_id) is not None
+        same_boot = self._store.origin(session, self._boot_id) is not None
         cause = self._pause_cause or ("recording process restarted" if same_boot else "node restarted")
         order = self._ledger.order(session.sid)
         # A session that no order stands behind any more cannot go on: nobody could end it.
@@ -243,7 +242,8 @@ class CameraProcess:
         already_s = (self._clock.wall() - parse_utc(session.started)).total_seconds()
         held_bytes = self._store.reserve_again(wanted.footage_bytes(already_s))
         log.info("session.resumed sid=%s cause=%s reserved_bytes=%d", session.sid, cause, held_bytes)
-        # Steps that were noted in this boot are not to be noted again.
+        # Steps that were noted in the first boot are not to be noted again; in a later one the watch begins anew.
+        first_boot = session.boot_id == self._boot_id
         noted = [event.body for event in self._view.events(session.sid)] if first_boot else []
         moved_ms = sum(body["by_ms"] for body in noted if body["kind"] == "clock_step")
         after = Interruption(covered_90k, cause, moved_ms)

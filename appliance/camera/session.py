@@ -98,10 +98,12 @@ class RunningSession:
         self._policy = policy = policy.for_seat(accommodations)
         covered_90k = 0 if after is None else after.covered_90k
         store, boot_id = equipment.store, equipment.boot_id
-        bridged_ns = store.origin(row.sid, boot_id)
-        self._timeline = Timeline.of(row, boot_id, equipment.clock, covered_90k, bridged_ns)
-        if row.boot_id != boot_id and bridged_ns is None:
+        origin_ns = store.origin(row, boot_id)
+        if origin_ns is None:
+            self._timeline = Timeline.bridged(row, equipment.clock, covered_90k)
             store.keep_origin(row.sid, boot_id, self._timeline.origin_mono_ns)
+        else:
+            self._timeline = Timeline(origin_ns)
         cause = "camera was starting" if after is None else after.cause
         if self._timeline.clock_was_behind:
             cause += "; for how long is not known, the clock was behind"

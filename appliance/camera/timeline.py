@@ -35,15 +35,8 @@ class Timeline:
         return (mono_ns - self.origin_mono_ns) * 9 // 100_000
 
     @classmethod
-    def of(
-        cls, session: SessionRow, boot_id: str, clock: Clock, covered_90k: int, bridged_ns: int | None = None
-    ) -> Timeline:
-        """For a session that goes on in boot `boot_id`; nothing before `covered_90k` can come again. `bridged_ns`: the
-        origin, if an earlier life in this boot bridged already."""
-        if session.boot_id == boot_id:
-            return cls(session.started_mono_ns)
-        if bridged_ns is not None:
-            return cls(bridged_ns)
+    def bridged(cls, session: SessionRow, clock: Clock, covered_90k: int) -> Timeline:
+        """For a session that goes on after a reboot; nothing before `covered_90k` can come again."""
         now_90k = wall_90k(session, clock.wall())
         behind = now_90k < covered_90k
         return cls(clock.mono_ns() - max(now_90k, covered_90k) * 100_000 // 9, behind)

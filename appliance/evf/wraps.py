@@ -73,6 +73,11 @@ class WrapContext:
         return cls(**values)
 
 
+def wrap_name(sid: str, epoch: int, cls: str) -> str:
+    """Name of a wrap's file (FORMAT.md)."""
+    return f"{sid}.{epoch}.{cls}.evk"
+
+
 def wrap_epoch_key(
     key: EpochKey, context: WrapContext, recipients: RecipientSet, device_key: Ed25519PrivateKey
 ) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from appliance.evf.wraps import wrap_name
 from appliance.evidence.session import EventLeaf, Gap, LostLeaf, Manifest
 from appliance.timecode import TICKS_PER_S
 
@@ -119,7 +120,7 @@ def keyless(manifest: Manifest) -> dict[str, Line]:
     wraps = {wrap.name for wrap in manifest.wraps}
     lines: dict[str, Line] = {}
     for entry in manifest.segments:
-        name = f"{manifest.sid}.{entry.epoch}.{entry.cls}.evk"
+        name = wrap_name(manifest.sid, entry.epoch, entry.cls)
         if name in wraps or not entry.records:
             continue
         what = "footage" if entry.cls == "media" else entry.cls

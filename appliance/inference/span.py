@@ -135,18 +135,16 @@ class Span:
             self._rested_ns += step_ns
 
     def _judge(self, value: float) -> Literal["opened", "closed"] | None:
-        if self._inside and not self.is_open:
+        if self.is_open:
+            is_left = not self._inside and self._smooth <= self.rule.leave
+            return "closed" if is_left and self._rested_ns >= self.rule.rest_s * 1e9 else None
+        if self._inside:
             if max(value, self._smooth) < self.rule.enter:
                 # The lower level only keeps open what the upper one has opened: time between them is no dwell.
                 self.clear()
             elif self._assessed_ns >= self.rule.dwell_s * 1e9 and self._smooth >= self.rule.enter:
                 self.is_open = True
                 return "opened"
-        elif self._inside:
-            return None
-        elif self._smooth <= self.rule.leave or (self.rule.starts_anew and not self.is_open):
-            if not self.is_open:
-                self.clear()
-            elif self._rested_ns >= self.rule.rest_s * 1e9:
-                return "closed"
+        elif self._smooth <= self.rule.leave or self.rule.starts_anew:
+            self.clear()
         return None

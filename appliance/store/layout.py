@@ -96,11 +96,6 @@ def segment_name(epoch: int, track: str, seg: int) -> str:
     return f"{epoch}-{track}-{seg}.evf"
 
 
-def wrap_name(sid: str, epoch: int, cls: str) -> str:
-    """Name of a wrap file (FORMAT.md)."""
-    return f"{sid}.{epoch}.{cls}.evk"
-
-
 def parse_wrap_name(name: str) -> tuple[str, int, str] | None:
     """(sid, epoch, class), or None for anything else."""
     found = _WRAP_NAME.fullmatch(name)

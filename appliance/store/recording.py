@@ -16,6 +16,7 @@ from appliance.clock import Clock, utc_text
 from appliance.errors import NoSpace, StoreFailed
 from appliance.evf.canonical import canonical
 from appliance.evf.format import Header, check_class, check_sid
+from appliance.evf.wraps import wrap_name
 from appliance.store.database import Transactions, connect_writer, migrate
 from appliance.store.durable import (
     OPERATING_SYSTEM,
@@ -26,7 +27,7 @@ from appliance.store.durable import (
     write_all,
     write_file_durably,
 )
-from appliance.store.layout import Layout, pair, require_database, segment_name, wrap_name
+from appliance.store.layout import Layout, pair, require_database, segment_name
 from appliance.store.purge import Purge, Sign
 from appliance.store.recovery import RecoveryReport, recover
 from appliance.store.reserve import Reserve
@@ -103,10 +104,14 @@ class RecordingStore:
             )
         return int(epoch)
 
-    def origin(self, sid: str, boot_id: str) -> int | None:
-        """CLOCK_BOOTTIME of session time 0 in a later boot than the session's first, once it was bridged there."""
+    def origin(self, session: SessionRow, boot_id: str) -> int | None:
+        """CLOCK_BOOTTIME of session time 0 in that boot; None in a later one than the first until it is kept."""
+        if session.boot_id == boot_id:
+            return session.started_mono_ns
         with self._transactions.begin("the session's time") as connection:
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (f"origin {sid} {boot_id}",))
+            row = connection.execute(
+                "SELECT value FROM meta WHERE key = ?", (f"origin {session.sid} {boot_id}",)
+            )
             found = row.fetchone()
         return None if found is None else int(found[0])
 

@@ -22,9 +22,9 @@ from appliance.errors import BadInput, NoSpace, Refused, StoreFailed
 from appliance.evf.canonical import parse_canonical
 from appliance.evf.errors import EvfError
 from appliance.evf.format import MAGIC, check_sid
-from appliance.evf.wraps import read_wrap
+from appliance.evf.wraps import read_wrap, wrap_name
 from appliance.store.durable import fsync_dir, store_failure
-from appliance.store.layout import parse_wrap_name, segment_name, wrap_name
+from appliance.store.layout import parse_wrap_name, segment_name
 from appliance.store.salvage_copy import Read, copy_out, files_below, open_source
 from appliance.store.salvage_report import (
     ManifestFound,

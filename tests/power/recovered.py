@@ -21,8 +21,8 @@ from appliance.evf import (
     scan_segment,
     secret_at,
 )
+from appliance.evf.wraps import wrap_name
 from appliance.store.check import check_store
-from appliance.store.layout import wrap_name
 from appliance.store.ledger import Ledger, LedgerView
 from appliance.store.recording import RecordingStore
 from appliance.store.view import RecordingView

@@ -11,7 +11,7 @@ import pytest
 from appliance.camera.orders import RecordingOrder
 from appliance.clock import utc_text
 from appliance.evf.format import RecordKind
-from appliance.evidence.certifying import countersign, verify_certificate
+from appliance.evidence.certifying import Certificate, countersign, verify_certificate
 from appliance.evidence.manifest import verify_manifest, verify_session
 from appliance.protocol import CheckpointMessage, EndSession, FromNode, Hold, ManifestMessage, decode
 from appliance.store.view import RecordingView
@@ -87,12 +87,7 @@ def test_what_the_desk_noted_stands_in_the_certificate_it_signs(setup: Setup) ->
     desk.store.end_session(SID, "2026-11-22T10:00:00.000Z")
     desk.store.close()
     setup.witness_all()
-    message = decode(ManifestMessage, setup.said_again())
-    assert message.certificate is not None
-    bench, data = setup.bench, message.manifest.encode()
-    manifest = verify_manifest(data, bench.authority.certificate, bench.trust.controller_key)
-    certificate = countersign(message.certificate.encode(), manifest, data, bench.controller_key)
-    verify_certificate(certificate, bench.authority.certificate, bench.trust.controller_key)
+    certificate = countersigned(setup)
     assert certificate.body.outcome == "with gaps"
     assert [(line.start_90k, line.end_90k, line.kind) for line in certificate.lines or ()] == [
         (FRAGMENT_90K, FRAGMENT_90K, "clock step"),
@@ -223,16 +218,22 @@ def test_segment_whose_first_record_failed_makes_no_gap(setup: Setup) -> None:
     assert lines_of_certificate(setup) == []
 
 
-def lines_of_certificate(setup: Setup) -> list[tuple[int, int, str, str]]:
-    """Of the ended session, signed by the desk and by a room that finds the same."""
-    assert setup.node.take(EndSession(sid=SID))
-    setup.witness_all()
+def countersigned(setup: Setup) -> Certificate:
+    """The desk's half of the certificate, with that of a room that finds the same."""
     message = decode(ManifestMessage, setup.said_again())
     assert message.certificate is not None
     bench, data = setup.bench, message.manifest.encode()
     manifest = verify_manifest(data, bench.authority.certificate, bench.trust.controller_key)
     certificate = countersign(message.certificate.encode(), manifest, data, bench.controller_key)
     verify_certificate(certificate, bench.authority.certificate, bench.trust.controller_key)
+    return certificate
+
+
+def lines_of_certificate(setup: Setup) -> list[tuple[int, int, str, str]]:
+    """Of the ended session, signed by the desk and by a room that finds the same."""
+    assert setup.node.take(EndSession(sid=SID))
+    setup.witness_all()
+    certificate = countersigned(setup)
     lines = certificate.lines or ()
     assert certificate.body.outcome == ("with gaps" if lines else "complete")
     return [(line.start_90k, line.end_90k, line.kind.value, line.cause) for line in lines]
