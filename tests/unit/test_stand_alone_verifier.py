@@ -33,6 +33,18 @@ finally:
 """
 
 
+def test_its_contents_name_each_part_and_no_part_is_long() -> None:
+    """One file by its purpose: who looks for a line finds its part in the contents, and few lines in it."""
+    lines = SCRIPT.read_text().splitlines()
+    begins = [number for number, line in enumerate(lines) if line.startswith("# --- ")]
+    parts = [re.match(r"# --- (\d+)  ([^(:]+)", lines[number]) for number in begins]
+    listed = [found for line in lines if (found := re.match(r"#  ?\s(\d+)  (\S.*?)  ", line))]
+    assert [found[1] for found in listed] == [str(number + 1) for number in range(len(begins))]
+    assert [found[2] for found in listed] == [part and part[2].strip() for part in parts]
+    lengths = [after - before for before, after in zip(begins, [*begins[1:], len(lines)], strict=True)]
+    assert max(lengths) <= 130
+
+
 @pytest.mark.parametrize(
     "plan",
     [
