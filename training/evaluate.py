@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from appliance import picture_quality
 from appliance.inference import head_pose
-from appliance.inference.eye_crops import EyeCrops, cut_eyes
+from appliance.inference.eye_crops import UP_MM, EyeCrops, cut_eyes
 from appliance.inference.face import find_faces
 from appliance.inference.gaze import pose_numbers
 from appliance.inference.head_pose import ANGLE_UNIT_DEG, HeadPose
@@ -180,8 +180,8 @@ def _look(eyes: Network, crops: EyeCrops, head: HeadPose) -> Array:
     return look(eyes, crops.eyes, pose_numbers(head, crops), np.array([head.yaw_deg, head.pitch_deg]))
 
 
-def crops_of(finders: Finders, file: Path) -> Iterator[tuple[EyeCrops, HeadPose]]:
-    """Crops of the largest face, none where there is no face."""
+def crops_of(finders: Finders, file: Path, up_mm: float = UP_MM) -> Iterator[tuple[EyeCrops, HeadPose]]:
+    """Crops of the largest face, none where there is no face; `up_mm` as of `cut_eyes`."""
     detector, landmarks, head_network = finders
     picture = read_picture(file)
     small = picture_quality.small(picture)
@@ -193,7 +193,7 @@ def crops_of(finders: Finders, file: Path) -> Iterator[tuple[EyeCrops, HeadPose]
     )
     found = find_landmarks(landmarks, picture, region_of_points(rough.points))
     head = head_pose.estimate(head_network, found)
-    crops = None if head is None else cut_eyes(picture, found.points, head.pixels_per_mm)
+    crops = None if head is None else cut_eyes(picture, found.points, head.pixels_per_mm, up_mm)
     if head is not None and crops is not None:
         yield crops, head
 

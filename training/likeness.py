@@ -76,7 +76,9 @@ def main() -> None:
         return network.run_tensors(eyes)[0].reshape(2, MARKS, 2)
 
     finders = (load(FACE_DETECTION), load(FACE_LANDMARK), Network(content, HEAD.outputs, inputs=HEAD.inputs))
-    seen = [found for file in photos_into_lens(chosen.labelled) for found in crops_of(finders, file)]
+    seen = [
+        found for file in photos_into_lens(chosen.labelled) for found in crops_of(finders, file, up_mm=0.0)
+    ]
     drawn = with_head(content, read_shards(sorted(chosen.held_out.glob("???????.npz"))))
     yaw, pitch = np.abs(drawn["read"][:, :2]).T
     alike = drawn["person"] & ~drawn["hard"] & (drawn["lid"] > LEAST_OPEN)

@@ -111,7 +111,7 @@ class Sampler:
         points = found.points
         if frame.style == "person":
             points = steadied(points, frame.marks_px)
-        crops = cut_eyes(frame.pixels, points, per_mm)
+        crops = cut_eyes(frame.pixels, points, per_mm, up_mm=0.0)
         if crops is None:
             return None
         identity = frame.head.identity

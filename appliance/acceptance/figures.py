@@ -22,7 +22,7 @@ from appliance.inference.signals import Signals
 FRONTAL_DEG = 20.0
 # Within how many degrees of yaw nine of ten renders are read, with so many pixels between the eyes or more
 # (docs/observations.md, room acceptance; clean pictures, so a camera's noise comes on top).
-YAW_WITHIN_DEG_AT_PX = {50: 3.7, 40: 4.0, 35: 4.5, 30: 4.5, 25: 4.5, 20: 4.5, 16: 5.5}
+YAW_WITHIN_DEG_AT_PX = {50: 3.9, 40: 4.1, 35: 4.1, 30: 4.3, 25: 5.2, 20: 5.4, 16: 5.4}
 # The eyes' network learned from 26 on.
 NEAR_ENOUGH_PX = 30
 # Leaves a look of 6 s its dwell of 4 s.

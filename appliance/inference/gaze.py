@@ -21,8 +21,8 @@ SPREAD_FACTOR = 1.5
 # What renders do not show: real lids, lenses, cameras. Added to the network's own doubt as squares (observations.md).
 PEOPLE_DEG = 5.0
 # People are read so much higher than the drawn heads that the network learned from: median of 22 photos of people who
-# look into the lens, 1.9 at 640 pixels, 1.3 as they are. What is left of it is a person's own, and the session's zero.
-PITCH_ZERO_DEG = 1.4
+# look into the lens, in crops UP_MM higher. What is left of it is a person's own, and the session's zero.
+PITCH_ZERO_DEG = 1.2
 # Eyes that are all but shut show no iris, whatever the network says.
 OPEN_ENOUGH = 0.12
 SHUT_DEG = 30.0

@@ -65,7 +65,7 @@ HEAD = ModelFile(
 )
 EYES = ModelFile(
     file="eyes.tflite",
-    sha256="a57b5b6872307665328e05e8878194681d502ff86d750fd845142f55f765bf7f",
+    sha256="31efe7f07d30aa50b229ec100d5d5c3d9e81082cc177e09ffbf96c27780b675e",
     says="how far the eyes turn from the head's direction, and how sure that is",
     cannot="say what the person is looking at, or who looks",
     outputs=("Identity",),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from appliance.inference.eye_crops import CORNERS, CROP_MM, CROP_PX, LIDS, cut_eyes
+from appliance.inference.eye_crops import CORNERS, CROP_MM, CROP_PX, LIDS, UP_MM, cut_eyes
 from tests.average_face import HEIGHT, WIDTH, pixels_per_mm, seen, turned
 
 
@@ -21,10 +21,12 @@ def face_with_eyes(turn: np.ndarray, openness: float = 0.3) -> np.ndarray:
     return points
 
 
+@pytest.mark.parametrize("up_mm", [0.0, UP_MM])
 @pytest.mark.parametrize("roll_deg", [0, 25])
 @pytest.mark.parametrize("side", [0, 1])
-def test_eyes_are_cut_level_to_scale_and_mirrored(side: int, roll_deg: int) -> None:
-    """A dot 8 mm outward and 5 mm above an eye's middle comes out at the same place of both crops."""
+def test_eyes_are_cut_level_to_scale_and_mirrored(side: int, roll_deg: int, up_mm: float) -> None:
+    """A dot 8 mm outward and 5 mm above an eye's middle comes out at the same place of both crops, lower by how far
+    these lie higher."""
     points = face_with_eyes(turned(0, 0, roll_deg))
     scale = pixels_per_mm(points)
     outer, inner = CORNERS[side]
@@ -34,13 +36,14 @@ def test_eyes_are_cut_level_to_scale_and_mirrored(side: int, roll_deg: int) -> N
     dot = (points[outer, :2] + points[inner, :2]) / 2 + (outward * 8 + up * 5) * scale
     frame = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     cv2.circle(frame, (round(float(dot[0])), round(float(dot[1]))), 2, (250, 250, 250), -1)
-    crops = cut_eyes(frame, points, scale)
+    crops = cut_eyes(frame, points, scale, up_mm)
     assert crops is not None
     assert crops.eyes.shape == (2, CROP_PX[1], CROP_PX[0], 1)
-    row, column = np.unravel_index(int(crops.eyes[side].argmax()), (CROP_PX[1], CROP_PX[0]))
+    eye = crops.eyes[side, :, :, 0]
+    row, column = np.argwhere(eye > (eye.max() + eye.min()) / 2).mean(axis=0)
     per_mm = CROP_PX[0] / CROP_MM
-    assert column == pytest.approx(CROP_PX[0] / 2 - 8 * per_mm, abs=2.5)
-    assert row == pytest.approx(CROP_PX[1] / 2 - 5 * per_mm, abs=2.5)
+    assert column == pytest.approx((CROP_PX[0] - 1) / 2 - 8 * per_mm, abs=1.0)
+    assert row == pytest.approx((CROP_PX[1] - 1) / 2 - (5 - up_mm) * per_mm, abs=1.0)
     assert float(np.ptp(crops.eyes[1 - side])) == 0.0, "the other eye has no dot"
 
 
