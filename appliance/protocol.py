@@ -31,7 +31,7 @@ Utc = Annotated[
     AfterValidator(lambda text: utc_text(parse_utc(text))),
 ]
 # What every JSON reader holds exactly (RFC 8259, 6), and SQLite too.
-Count = Annotated[int, Field(ge=0, lt=2**53)]
+Count = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 # Session time in 90 kHz: a century either way, for a desk whose clock was never set; any `Utc` bears that much more.
 Time90k = Annotated[int, Field(ge=-284_018_400_000_000, le=284_018_400_000_000)]
 ObjectName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -112,6 +112,14 @@ class SessionPhase(StrEnum):
     HELD = "held"
 
 
+class DamagedFile(Strict):
+    """A file that its manifest names, as it lies on the desk now; no `sha256` and no bytes: it cannot be read."""
+
+    name: ObjectName
+    size_bytes: Count
+    sha256: Sha256 | None
+
+
 class SessionReport(Strict):
     """Facts from the node's durable index."""
 
@@ -128,9 +136,8 @@ class SessionReport(Strict):
     manifest_sha256: Sha256 | None = None
     objects_total: Count = 0
     objects_there: Count = 0
-    set_aside: tuple[str, ...] = Field(
-        default=(), description="files that cannot be sent, each with its reason; the first few"
-    )
+    set_aside: tuple[str, ...] = Field(default=(), description="what cannot be sent, and why; the first few")
+    damaged: tuple[DamagedFile, ...] = Field(default=(), description="the same as it lies on the desk now")
 
 
 class Preflight(Strict):
@@ -150,9 +157,7 @@ class Status(Strict):
     preflight: Preflight
     camera_open: bool
     light_on: bool
-    recording_age_s: float | None = Field(
-        description="seconds since the newest durable fragment; None when idle"
-    )
+    recording_age_s: float | None = Field(description="since the newest durable fragment; None when idle")
     inference_rate_hz: float | None = Field(description="None when no model runs")
     free_bytes: Count
     clock_offset_s: float | None
@@ -256,13 +261,14 @@ class EndSession(Strict):
 
 
 class Release(Strict):
-    """The proctor's approval: exactly this manifest may leave the room."""
+    """The proctor's approval: exactly this manifest may leave the room; what was `damaged` since, as it lies there."""
 
     kind: Literal["release"] = "release"
     sid: Sid
     manifest_sha256: Sha256
     approved_by: str = Field(max_length=64)
     approved_at: Utc
+    damaged: tuple[DamagedFile, ...] = Field(default=(), max_length=4096, exclude_if=lambda files: not files)
 
 
 class Hold(Strict):

@@ -25,7 +25,8 @@ not be checked.
 #   2  Manifest            is it signed by the desk that it names, and is that desk the room's
 #   3  Account             does it say of every leaf what it is, once; does the desk's checkpoint say the same
 #   4  Witness             did the room controller cosign that checkpoint
-#   5  Release             is it the institution's session, and did the room controller release exactly this manifest
+#   5  Release             is it the institution's session, and did the room controller release exactly this manifest;
+#                          which of its files may be damaged
 #   6  Segments            is every file there, unaltered, of this session, with whole records in their order
 #   7  Wraps               is every key file there; were those that are gone replaced by people who may
 #   8  Keys wrapped anew   is a file that replaces wraps signed, and does it replace exactly this session's
@@ -96,11 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, x509.InvalidVersion) as error:
         write(f"session was not checked: {error}")
         return 2
-    if not found.broken:
+    wrong = found.broken + found.lost  # a declared loss never stands before what nobody declared
+    if not wrong:
         write(f"session is whole: {found.span}")
         return 0
-    when, name, text = found.broken[0]
-    more = f"; and {len(found.broken) - 1} more" if len(found.broken) > 1 else ""
+    when, name, text = wrong[0]
+    more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     write(f"session is not whole: {when}  {name}: {text}{more}")
     return 1
 
@@ -131,9 +133,9 @@ def verify(
     checkpoint, root = witnessed
     verify_witness(found, manifest, checkpoint, controller)
     verify_institution(found, manifest, institution)
-    verify_release(found, folder, manifest, manifest_bytes, controller)
-    leaves = leaves_of_log(manifest) | verify_segments(found, folder, manifest)
-    rewraps = verify_wraps(found, folder, manifest, root_key)
+    release = verify_release(found, folder, manifest, manifest_bytes, controller)
+    leaves = leaves_of_log(manifest) | verify_segments(found, folder, manifest, release)
+    rewraps = verify_wraps(found, folder, manifest, release, root_key)
     verify_root(found, manifest, leaves, root)
     tell_what_is_missing(found, manifest)
     verify_nothing_added(found, folder, manifest, rewraps)
@@ -312,32 +314,91 @@ def verify_institution(found: Findings, manifest: Json, institution: str | None)
 
 def verify_release(
     found: Findings, folder: Path, manifest: Json, manifest_bytes: bytes, controller: Ed25519PublicKey
-) -> None:
-    """Proves that the room controller released exactly this recording; refuses a release of any other."""
+) -> Json:
+    """Proves that the room controller released exactly this recording; refuses a release of any other.
+
+    The order that released it; {} where there is none that holds, and then no file may be damaged.
+    """
     path = folder / "approval.json"
-    found.check(found.span, "approval.json", check_approval, path, manifest, manifest_bytes, controller)
+    try:
+        release = read_approval(path, manifest, manifest_bytes, controller)
+    except Problem as problem:
+        found.fail("broken", found.span, "approval.json", str(problem))
+        return {}
+    count = len(release.get("damaged", []))
+    files = f"; {count} {'file' if count == 1 else 'files'} of it as damaged on the desk" if count else ""
+    found.say("ok", found.span, "approval.json", f"released {release_words(release)}{files}")
+    return release
 
 
-def check_approval(path: Path, manifest: Json, manifest_bytes: bytes, controller: Ed25519PublicKey) -> str:
-    """approval.json: the controller's signed command that releases exactly these bytes of a manifest."""
+def read_approval(path: Path, manifest: Json, manifest_bytes: bytes, controller: Ed25519PublicKey) -> Json:
+    """approval.json: the order in the controller's signed command that releases exactly these bytes of a manifest."""
     require(path.is_file(), "file is missing")
     data = path.read_bytes()
     document = parse_json(data)
     command = signed_body(document, "command", controller)
     require(canonical(document) == data, "it is not in canonical form")
-    order = require_fields(require_fields(command, COMMAND, "command")["order"], RELEASE, "release")
+    order: Json = require_fields(command, COMMAND, "command")["order"]
+    require_fields(order, RELEASE_OF_DAMAGED if "damaged" in order else RELEASE, "release")
     require(order["kind"] == "release", "it is no release")
     said = (command["room"], command["desk"], order["sid"])
     require(said == (manifest["room"], manifest["desk"], manifest["sid"]), "it releases another session")
     digest = hashlib.sha256(manifest_bytes).hexdigest()
     require(order["manifest_sha256"] == digest, "it releases another manifest of this session")
-    return f"released by {order['approved_by']} at {order['approved_at']}"
+    if "damaged" in order:
+        check_damaged(order["damaged"], manifest)
+    return order
+
+
+MAX_DAMAGED = 4096
+
+
+def check_damaged(damaged: list[Any], manifest: Json) -> None:
+    """Files of the manifest, each once, with size and SHA-256 as they lay on the desk, or neither: it was gone."""
+    require(0 < len(damaged) <= MAX_DAMAGED, "its list of damaged files is empty or too long")
+    unnamed = {entry["name"] for entry in manifest["segments"] + manifest["wraps"]}
+    for item in damaged:
+        gone = type(item) is dict and item.get("sha256") is None
+        require_fields(item, GONE_FILE if gone else DAMAGED_FILE, "damaged file")
+        formed = item["size_bytes"] == 0 if gone else re.fullmatch("[0-9a-f]{64}", item["sha256"])
+        possible = formed and 0 <= item["size_bytes"] < 2**53
+        require(possible, "a damaged file's size or SHA-256 has a wrong form")
+        known = item["name"] in unnamed
+        require(known, "it names a damaged file twice, or one that the manifest does not name")
+        unnamed.remove(item["name"])
+
+
+def released_damage(path: Path, entry: Json, release: Json) -> str:
+    """What happened to a file that is not the manifest's but exactly what the release permits; else "".
+
+    It is a loss that somebody declared before the rest left the desk, and never a whole file.
+    """
+    permitted = [item for item in release.get("damaged", []) if item["name"] == entry["name"]]
+    if not permitted or lies_as(path, entry) or not lies_as(path, permitted[0]):
+        return ""
+    gone = permitted[0]["sha256"] is None
+    what = "gone from the desk before the rest was sent" if gone else "damaged on the desk before it was sent"
+    return f"{what}, released so {release_words(release)}"
+
+
+def lies_as(path: Path, item: Json) -> bool:
+    """The file has this size and SHA-256; where that is null, nothing is in its place."""
+    if item["sha256"] is None:
+        return not (path.exists() or path.is_symlink())
+    try:
+        return check_bytes(path, item)
+    except Problem:
+        return False
+
+
+def release_words(release: Json) -> str:
+    return f"by {release['approved_by']} at {release['approved_at']}"
 
 
 # --- 6  Segments
 
 
-def verify_segments(found: Findings, folder: Path, manifest: Json) -> dict[int, bytes]:
+def verify_segments(found: Findings, folder: Path, manifest: Json, release: Json) -> dict[int, bytes]:
     """Proves that each segment is byte for byte what the desk signed, and that its records are whole and in order.
 
     {number in the log: leaf} of the records of all segments that are.
@@ -345,6 +406,9 @@ def verify_segments(found: Findings, folder: Path, manifest: Json) -> dict[int, 
     leaves: dict[int, bytes] = {}
     for entry in manifest["segments"]:
         path, when = folder / "segments" / entry["name"], span(entry["start_90k"], entry["end_90k"])
+        if damage := released_damage(path, entry, release):
+            found.fail("lost", when, entry["name"], damage)
+            continue
         if not found.check(when, f"{entry['name']}: size, SHA-256", check_bytes, path, entry):
             continue
         records = found.check(when, f"{entry['name']}: records", record_leaves, path, manifest, entry)
@@ -459,7 +523,7 @@ def check_header(stream: BinaryIO, manifest: Json, entry: Json) -> None:
 
 
 def verify_wraps(
-    found: Findings, folder: Path, manifest: Json, root_key: Ed25519PublicKey | None
+    found: Findings, folder: Path, manifest: Json, release: Json, root_key: Ed25519PublicKey | None
 ) -> list[str]:
     """Proves that each key file is there and unaltered, or was erased by people who wrapped its key anew.
 
@@ -471,6 +535,8 @@ def verify_wraps(
         when = span_of_wrap(manifest, name)
         if name in erased and not (path.exists() or path.is_symlink()):
             found.say("ok", when, name, "erased when it was replaced")
+        elif damage := released_damage(path, entry, release):
+            found.fail("lost", when, name, damage)
         else:
             found.check(when, f"{name}: size, SHA-256", check_bytes, path, entry)
     for name, valid, words in rewraps:
@@ -621,8 +687,15 @@ def leaves_of_log(manifest: Json) -> dict[int, bytes]:
 def verify_root(found: Findings, manifest: Json, leaves: dict[int, bytes], root: bytes) -> None:
     """Proves that the session is what the room controller witnessed: nothing changed, left out or moved since."""
     name, count = "witnessed root", manifest["leaves"]
-    if len(leaves) != count:
+    lost = {file for _, file, _ in found.lost}  # up to here only what was released as damaged
+    damaged = sum(entry["records"] for entry in manifest["segments"] if entry["name"] in lost)
+    if len(leaves) + damaged != count:
         found.fail("broken", found.span, name, "cannot be computed: records are missing")
+    elif damaged:
+        words = (
+            "cannot be computed without the damaged files: only the desk's signature speaks for the others"
+        )
+        found.fail("lost", found.span, name, words)
     elif merkle_root([leaves[index] for index in range(count)]) != root:
         found.fail("broken", found.span, name, "records and events do not lead to it")
     else:
@@ -761,13 +834,14 @@ class Findings:
 
     def __init__(self) -> None:
         self.broken: list[tuple[str, str, str]] = []
+        self.lost: list[tuple[str, str, str]] = []  # says the desk, or who released it
         self.span = "whole session"  # in hours and minutes once the manifest has been read
 
     def say(self, state: str, when: str, name: str, text: str) -> None:
         write(f"{state:8}{when:19}{name}  {text}")
 
     def fail(self, state: str, when: str, name: str, text: str) -> None:
-        self.broken.append((when, name, text))
+        (self.lost if state == "lost" else self.broken).append((when, name, text))
         self.say(state, when, name, text)
 
     def check(self, when: str, name: str, step: Callable[..., Result], *arguments: object) -> Result | None:
@@ -906,6 +980,9 @@ ENTRIES = {  # of the manifest's lists
 }
 COMMAND = fields(texts="room desk issued", numbers="serial", objects="order")
 RELEASE = fields(texts="kind sid manifest_sha256 approved_by approved_at")
+RELEASE_OF_DAMAGED = RELEASE | fields(lists="damaged")
+DAMAGED_FILE = fields(texts="name sha256", numbers="size_bytes")
+GONE_FILE = DAMAGED_FILE | {"sha256": type(None)}
 REWRAP = fields(
     texts="institution sid at", numbers="v", lists="replaces removed keys", objects="recipient_set"
 )

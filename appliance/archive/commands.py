@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +22,13 @@ from appliance.archive.opening import (
     OpenedVideo,
     SessionKeys,
     read_log,
-    require_authentic_cuts,
-    track_segments,
     write_lone_segment,
     write_video,
 )
 from appliance.archive.output import new_file
 from appliance.archive.rewrapped import rewrap_words
 from appliance.archive.session import LOG_TRACK, LocalSession
+from appliance.archive.session_records import require_authentic_cuts, track_segments
 from appliance.archive.settings import find_config
 from appliance.archive.trust import Trust
 from appliance.archive.verify import (
@@ -37,6 +36,8 @@ from appliance.archive.verify import (
     check_files,
     cut_words,
     cuts,
+    damaged,
+    damaged_words,
     require_unaltered,
     require_whole,
 )
@@ -75,8 +76,14 @@ def pull_session(sid: str, out: Path, config: Path | None, exam: str | None) -> 
     stored = bucket.find(sid, exam)
     with _progress("pulling") as (on_total, on_bytes):
         pulled = pull(bucket, trust, stored, out, on_total, on_bytes)
+    count = len(pulled.damaged)
+    but = (
+        f"; but for {count} damaged on the desk, released so: invigil archive verify names them"
+        if count
+        else ""
+    )
     typer.echo(
-        f"{pulled.folder}: {pulled.fetched} files fetched, {pulled.kept} were there, all as the manifest says"
+        f"{pulled.folder}: {pulled.fetched} files fetched, {pulled.kept} were there, all as the manifest says{but}"
     )
     for name in pulled.unnamed:
         typer.echo(f"left in the storage, not named in the manifest: {name}")
@@ -117,13 +124,14 @@ def open_session(
         else:
             opened, keys = whole
     typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
-    _say_cuts(session)
+    _say_losses(session)
     _say_rewrap(session)
-    for note in opened.notes:
-        typer.echo(f"note: {note}")
+    _say_notes(opened.notes)
     _say_lines(session)
     if events is not None:
-        document = events_document(session.manifest, session.completeness, read_log(session, keys).reports())
+        log = read_log(session, keys)
+        _say_notes(log.notes)
+        document = events_document(session.manifest, session.completeness, log.reports)
         with new_file(events) as stream:
             stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
         typer.echo(f"{events}: {len(document['observations'])} observations. {NOTICE}")
@@ -162,8 +170,7 @@ def open_segment(
         on_total(segment.stat().st_size)
         opened = write_lone_segment(segment, LoneKeys(segment, representative, trust), stream, on_bytes)
     typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
-    for note in opened.notes:
-        typer.echo(f"note: {note}")
+    _say_notes(opened.notes)
     typer.echo(
         "note: opened alone, not held against its session's manifest: it proves nothing about completeness"
     )
@@ -181,8 +188,7 @@ def open_salvaged(
     with new_file(out) as stream:
         opened = write_salvaged_video(segments, lambda path: LoneKeys(path, representative, trust), stream)
     typer.echo(f"{out}: {opened.fragments} fragments up to {clock_text(opened.end_90k)}")
-    for note in opened.notes:
-        typer.echo(f"note: {note}")
+    _say_notes(opened.notes)
     typer.echo("note: opened without its manifest: every record is authentic, completeness is not proven")
 
 
@@ -196,14 +202,15 @@ def report(folder: Path, config: Path | None, representative: RepresentativeKey,
     keys = SessionKeys(session, representative, trust)
     require_authentic_cuts(session, keys)
     log = read_log(session, keys)
-    page = render_report(report_facts(session, trust, log.reports(), SystemClock().wall()))
+    page = render_report(report_facts(session, trust, log, SystemClock().wall()))
     with new_file(out) as stream:
         stream.write(page.encode())
     typer.echo(
-        f"{out}: {len(log.reports())} observations in {len(track_segments(session, LOG_TRACK))} log segments"
+        f"{out}: {len(log.reports)} observations in {len(track_segments(session, LOG_TRACK))} log segments"
     )
-    _say_cuts(session)
+    _say_losses(session)
     _say_rewrap(session)
+    _say_notes(log.notes)
 
 
 def rewrap(
@@ -246,10 +253,17 @@ def _say_rewrap(session: LocalSession) -> None:
         typer.echo(f"note: {rewrap_words(session.rewrapped.newest)}")
 
 
-def _say_cuts(session: LocalSession) -> None:
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}")
+
+
+def _say_losses(session: LocalSession) -> None:
     for words in cut_words(session):
         typer.echo(f"cut: {words}")
-    if session.cuts:
+    for words in damaged_words(session):
+        typer.echo(f"lost: {words}")
+    if not session.rooted:
         typer.echo(
             "note: all that was opened is authentic; the root that the room witnessed cannot be computed without the "
             "missing records"
@@ -265,7 +279,7 @@ def loaded(folder: Path, config: Path | None) -> tuple[LocalSession, Trust]:
 
 
 def _held(session: LocalSession, *, say: bool = False) -> LocalSession:
-    """The session with every file held against its manifest, and its cuts."""
+    """The session with every file held against its manifest, its cuts and what was damaged."""
     with _progress("verifying") as (on_total, on_bytes):
         on_total(bytes_to_read(session))
         checks = check_files(session, on_bytes)
@@ -274,7 +288,7 @@ def _held(session: LocalSession, *, say: bool = False) -> LocalSession:
             typer.echo(check.line())
         require_whole(checks)
     require_unaltered(checks)
-    return replace(session, cuts=cuts(checks))
+    return replace(session, cuts=cuts(checks), damaged=damaged(session, checks))
 
 
 @contextmanager

@@ -9,26 +9,24 @@ from datetime import datetime
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appliance.archive.observations import Subject
-from appliance.archive.opening import lost_words, open_ended_words, track_segments
+from appliance.archive.opening import OpenedLog, video_notes
 from appliance.archive.report import ReportFacts, Signature
 from appliance.archive.rewrapped import rewrap_words
-from appliance.archive.session import LocalSession
+from appliance.archive.session import LOG_TRACK, LocalSession
+from appliance.archive.session_records import track_segments
 from appliance.archive.timeline import Span
 from appliance.archive.trust import Trust
-from appliance.archive.verify import cut_words
+from appliance.archive.verify import cut_words, damaged_words
 from appliance.clock import utc_text
 from appliance.evf.signed import key_id
 from appliance.evidence.completeness import VIDEO_TRACK
-from appliance.protocol import ObservationReport
 from appliance.timecode import TICKS_PER_S
 
 # Two segments that follow each other this closely are one bar; a longer silence is a gap of the manifest
 JOIN_90K = TICKS_PER_S // 2
 
 
-def report_facts(
-    session: LocalSession, trust: Trust, reports: Sequence[ObservationReport], verified_at: datetime
-) -> ReportFacts:
+def report_facts(session: LocalSession, trust: Trust, log: OpenedLog, verified_at: datetime) -> ReportFacts:
     """All that `render_report` wants."""
     manifest = session.manifest
     video = track_segments(session, VIDEO_TRACK)
@@ -46,18 +44,18 @@ def report_facts(
         notes=(
             *((rewrap_words(session.rewrapped.newest),) if session.rewrapped.newest else ()),
             *cut_words(session),
-            *(
-                open_ended_words(entry)
-                for entry in video
-                if entry.outcome == "OPEN_ENDED" and entry.name not in session.cuts
-            ),
-            *(lost_words(leaf) for leaf in manifest.lost),
+            *damaged_words(session),
+            *log.notes,
+            *video_notes(session),
         ),
         cut=len(session.cuts),
+        damaged=len(session.damaged),
+        rooted=session.rooted,
         lost=len(manifest.lost),
         segments=len(manifest.segments),
         size_bytes=sum(entry.size_bytes for entry in manifest.segments),
-        reports=tuple(reports),
+        reports=tuple(log.reports),
+        log_whole=all(session.whole(entry) for entry in track_segments(session, LOG_TRACK)),
         signatures=_signatures(session, trust),
         approved_by=session.release.approved_by,
         approved_at=session.release.approved_at,
@@ -91,7 +89,11 @@ def _signatures(session: LocalSession, trust: Trust) -> tuple[Signature, ...]:
             f"checkpoint over {manifest.leaves} leaves", f"{device}; cosigned: {controller}", checkpoint
         ),
         Signature("approval.json: release of exactly this manifest", controller, session.approval_sha256),
-        *(Signature(wrap.name, device, wrap.sha256) for wrap in manifest.wraps),
+        *(
+            Signature(wrap.name, device, wrap.sha256)
+            for wrap in manifest.wraps
+            if wrap.name not in session.damaged
+        ),
     )
 
 

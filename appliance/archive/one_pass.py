@@ -14,9 +14,10 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from appliance.archive.film_file import FilmFile, FilmSpan
-from appliance.archive.opening import Keys, OpenedVideo, opened_video, track_segments
+from appliance.archive.opening import OpenedVideo, opened_whole
 from appliance.archive.output import allocate, write_at
 from appliance.archive.session import LocalSession
+from appliance.archive.session_records import Keys, track_segments
 from appliance.archive.verify import check_files
 from appliance.errors import EvidenceBroken
 from appliance.evf.format import (
@@ -57,7 +58,7 @@ class _Read:
 def write_whole_video(
     session: LocalSession, keys: Keys, out: BinaryIO, target: Path, on_bytes: Callable[[int], None]
 ) -> OpenedVideo:
-    """The film as `write_video` gives it, of a session in which nothing is wrong and no file was cut.
+    """The film as `write_video` gives it, of a session in which nothing is wrong and no file was damaged or cut.
 
     StoreFailed or NoSpace when `target` cannot be written. Any other error, EvidenceBroken, NotTrusted, BadInput,
     EvfError, OSError, says that this is no such session; what is in `out` then is worth nothing.
@@ -75,9 +76,9 @@ def write_whole_video(
         write_at(fd, each, 0, target)
     opened = {name: each.segment for name, each in done.items() if each.segment is not None}
     for check in check_files(session, on_bytes, opened):
-        if check.problem and not check.declared:
+        if check.problem and (check.damaged or not check.declared):
             raise EvidenceBroken(f"{check.name}: {check.problem}")
-    return opened_video(session, sum(each.fragments for each in done.values()))
+    return opened_whole(session, sum(each.fragments for each in done.values()))
 
 
 def _plan(session: LocalSession) -> tuple[int, list[_Part]]:

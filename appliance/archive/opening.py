@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from appliance.archive.observations import ObservationLog
 from appliance.archive.session import LOG_TRACK, LocalSession
+from appliance.archive.session_records import Keys, Reading, track_segments
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
 from appliance.evf.errors import EvfError, NotARecipient
@@ -25,19 +26,12 @@ from appliance.evf.rewraps import Rewrap, rewrap_version, verify_rewrap
 from appliance.evf.wraps import MAX_FILE_BYTES as MAX_WRAP_BYTES
 from appliance.evf.wraps import WrapContext, open_wrap, read_wrap, wrap_name
 from appliance.evidence.completeness import VIDEO_TRACK
-from appliance.evidence.manifest import LostLeaf, SegmentEntry
+from appliance.protocol import ObservationReport
 from appliance.reading import read_file
-from appliance.timecode import clock_text, span_text
+from appliance.timecode import clock_text
 
 _REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
-
-
-class Keys(Protocol):
-    """Gives S(seg) for a segment's header."""
-
-    def secret_for(self, header: Header) -> bytes:
-        """EvidenceBroken or NotTrusted when there is no key for it."""
-        ...
+_NOTHING_LEFT = "ask the test centre whether the desk's disk still holds another copy"
 
 
 class SessionKeys:
@@ -56,6 +50,10 @@ class SessionKeys:
         for wrap in session.manifest.wraps:
             if self._newest is not None and not session.path(wrap.name).exists():
                 continue  # erased; `verify` says whether on purpose
+            if wrap.name in session.damaged:
+                # What is left of it may well open. But whoever wrote it could have sealed segments of their own with
+                # it, and those would be authentic under it: a wrap counts with the desk's signature or not at all.
+                continue
             context = self._context(wrap.name)
             self._wraps[context.epoch, context.cls] = wrap.name
 
@@ -135,98 +133,110 @@ class OpenedVideo:
 
 
 class Film:
-    """One init and all fragments in order; the fragments carry the session's time themselves."""
+    """One init and all fragments in order; the fragments carry the session's time themselves.
+
+    Where the first segment's init is damaged, its fragments wait in memory for a later one: all segments of a film
+    have equal settings.
+    """
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._init: bytes | None = None
+        self._waiting: list[Record] = []
         self.fragments = 0
         self.last_90k = 0
 
     def add(self, name: str, record: Record) -> None:
-        """One record; EvidenceBroken for an order or an init that one MP4 file cannot hold."""
+        """One record; EvidenceBroken for one that one MP4 file cannot hold."""
         if record.kind is RecordKind.INIT:
-            if self._init is None:
-                self._init = record.plaintext
-                self._out.write(record.plaintext)
-            elif record.plaintext != self._init:
-                raise EvidenceBroken(
-                    f"{name} begins with other picture settings than the first segment; one film cannot hold both",
-                    _REPORT_BUG,
-                )
-        elif record.kind is RecordKind.FRAGMENT:
-            if self._init is None:
-                raise EvidenceBroken(f"{name} has a fragment before any init", _REPORT_BUG)
-            self._out.write(record.plaintext)
-            self.fragments += 1
-            self.last_90k = record.time_90k
-        else:
+            self._begin(name, record.plaintext)
+        elif record.kind is not RecordKind.FRAGMENT:
             raise EvidenceBroken(f"{name} holds a record that is no video", _REPORT_BUG)
+        elif self._init is None:
+            self._waiting.append(record)
+        else:
+            self._write(record)
+
+    @property
+    def waits(self) -> bool:
+        """True while no init came that the fragments so far could follow; then none of them is in the film."""
+        return bool(self._waiting)
+
+    def _begin(self, name: str, init: bytes) -> None:
+        if self._init is None:
+            self._init = init
+            self._out.write(init)
+            while self._waiting:
+                self._write(self._waiting.pop(0))
+        elif init != self._init:
+            raise EvidenceBroken(
+                f"{name} begins with other picture settings than the first segment; one film cannot hold both",
+                _REPORT_BUG,
+            )
+
+    def _write(self, record: Record) -> None:
+        self._out.write(record.plaintext)
+        self.fragments += 1
+        self.last_90k = record.time_90k
 
 
 def write_video(
     session: LocalSession, keys: Keys, out: BinaryIO, on_bytes: Callable[[int], None]
 ) -> OpenedVideo:
-    """All segments of the video track as one fragmented MP4 into `out`."""
-    film = Film(out)
+    """All segments of the video track as one fragmented MP4 into `out`.
+
+    EvidenceBroken when files were damaged and no fragment opens.
+    """
+    film, reading = Film(out), Reading(session, keys)
     for entry in track_segments(session, VIDEO_TRACK):
-        for record in _records(session, entry, keys):
+        for record in reading.records(entry):
             film.add(entry.name, record)
             on_bytes(record.length_bytes)
-    return opened_video(session, film.fragments)
+    if film.waits:
+        reading.notes.append("no segment's init opens, and without one there is no film")
+    if film.waits or (reading.notes and not film.fragments):
+        hint = _NOTHING_LEFT if session.damaged else _REPORT_BUG
+        raise EvidenceBroken(f"no fragment can be shown: {'; '.join(reading.notes)}", hint)
+    return OpenedVideo(film.fragments, reading.until_90k, (*reading.notes, *video_notes(session)))
 
 
-def opened_video(session: LocalSession, fragments: int) -> OpenedVideo:
-    """What to say of a film of that many fragments: where it stops short and why."""
-    segments = track_segments(session, VIDEO_TRACK)
+def opened_whole(session: LocalSession, fragments: int) -> OpenedVideo:
+    """What to say of a film of that many fragments, of a session in which no file is damaged or cut."""
+    end_90k = max((entry.end_90k for entry in track_segments(session, VIDEO_TRACK)), default=0)
+    return OpenedVideo(fragments, end_90k, tuple(video_notes(session)))
+
+
+def video_notes(session: LocalSession) -> list[str]:
+    """Where the recording itself stops short and why, as its manifest says."""
     notes = [
-        open_ended_words(entry)
-        for entry in segments
-        if entry.outcome == Outcome.OPEN_ENDED.value and entry.name not in session.cuts
-    ]
-    notes.extend(lost_words(leaf) for leaf in session.manifest.lost)
-    end_90k = max((session.there_until_90k(entry) for entry in segments), default=0)
-    return OpenedVideo(fragments, end_90k, tuple(notes))
-
-
-def read_log(session: LocalSession, keys: Keys) -> ObservationLog:
-    """The log track of all epochs."""
-    log = ObservationLog()
-    for entry in track_segments(session, LOG_TRACK):
-        for record in _records(session, entry, keys):
-            if record.kind is RecordKind.EVENT:
-                log.add(record.plaintext)
-    return log
-
-
-def require_authentic_cuts(session: LocalSession, keys: Keys) -> None:
-    """Open what is left of every cut file, of tracks too that nobody asked for; EvidenceBroken names an altered one.
-
-    The manifest's hash speaks for whole files only: of a cut one nothing is known before its records were opened.
-    """
-    for entry in session.manifest.segments:
-        if entry.name in session.cuts:
-            for _ in _records(session, entry, keys):
-                pass
-
-
-def track_segments(session: LocalSession, track: str) -> list[SegmentEntry]:
-    """One track's segments in order of time."""
-    entries = (entry for entry in session.manifest.segments if entry.track == track)
-    return sorted(entries, key=lambda entry: (entry.epoch, entry.seg))
-
-
-def open_ended_words(entry: SegmentEntry) -> str:
-    """What to know of a segment that the desk could not close."""
-    return (
         f"{entry.name} ends without its end record: the desk stopped there; everything up to "
         f"{clock_text(entry.end_90k)} is in the film"
+        for entry in track_segments(session, VIDEO_TRACK)
+        if entry.outcome == Outcome.OPEN_ENDED.value and session.whole(entry)
+    ]
+    notes.extend(
+        f"a record of {leaf.name} at {clock_text(leaf.time_90k)} was lost on the desk: {leaf.cause}"
+        for leaf in session.manifest.lost
     )
+    return notes
 
 
-def lost_words(leaf: LostLeaf) -> str:
-    """What to know of a record that the desk lost after it had been witnessed."""
-    return f"a record of {leaf.name} at {clock_text(leaf.time_90k)} was lost on the desk: {leaf.cause}"
+@dataclass(frozen=True)
+class OpenedLog:
+    """What was observed, in order of time; `notes` say what of the log was left out."""
+
+    reports: list[ObservationReport]
+    notes: tuple[str, ...]
+
+
+def read_log(session: LocalSession, keys: Keys) -> OpenedLog:
+    """The log track of all epochs."""
+    log, reading = ObservationLog(), Reading(session, keys)
+    for entry in track_segments(session, LOG_TRACK):
+        for record in reading.records(entry):
+            if record.kind is RecordKind.EVENT:
+                log.add(record.plaintext)
+    return OpenedLog(log.reports(), tuple(reading.notes))
 
 
 def write_lone_segment(path: Path, keys: Keys, out: BinaryIO, on_bytes: Callable[[int], None]) -> OpenedVideo:
@@ -237,6 +247,8 @@ def write_lone_segment(path: Path, keys: Keys, out: BinaryIO, on_bytes: Callable
         for record in reader:
             film.add(path.name, record)
             on_bytes(record.length_bytes)
+    if film.waits:
+        raise EvidenceBroken(f"{path.name} has a fragment before any init", _REPORT_BUG)
     if reader.outcome is Outcome.CORRUPT or not film.fragments:
         raise EvidenceBroken(
             f"{path.name} is broken after {clock_text(film.last_90k)}: {reader.reason or 'it holds no fragment'}",
@@ -288,20 +300,6 @@ class LoneKeys:
                 if (rewrap.sid, rewrap.recipients.version) == (sid, version):
                     return rewrap
         return None
-
-
-def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable[Record]:
-    with session.file(entry.name).open("rb") as stream:
-        reader = SegmentReader(stream, keys.secret_for)
-        yield from reader
-    cut = session.cuts.get(entry.name)
-    wanted = (Outcome.OPEN_ENDED.value, cut.records) if cut else (entry.outcome, entry.records)
-    if (reader.outcome.value, reader.records) != wanted:
-        raise EvidenceBroken(
-            f"{entry.name} ({span_text(entry.start_90k, entry.end_90k)} of the session): "
-            f"{reader.reason or 'it ends otherwise than its manifest says'}",
-            "the file was cut and altered; pull the session again" if cut else _REPORT_BUG,
-        )
 
 
 def _person(kid: str, trust: Trust) -> str:

@@ -48,9 +48,12 @@ class ReportFacts:
     lost: int
     notes: tuple[str, ...]
     cut: int
+    damaged: int
+    rooted: bool
     segments: int
     size_bytes: int
     reports: tuple[ObservationReport, ...]
+    log_whole: bool
     signatures: tuple[Signature, ...]
     approved_by: str
     approved_at: str
@@ -90,7 +93,7 @@ def render_report(facts: ReportFacts) -> str:
             "<h2>Timeline</h2>",
             _picture(facts),
             "<h2>Observations</h2>",
-            _observations(facts.reports),
+            _observations(facts.reports, facts.log_whole),
             "<h2>Signatures verified</h2>",
             _signatures(facts.signatures),
             f"<footer>Verified and written by invigil archive report on {escape(_wall(facts.verified_at))}. "
@@ -105,7 +108,8 @@ def _completeness(facts: ReportFacts) -> str:
     length = duration_text(seconds(facts.duration_90k))
     lines = facts.completeness.lines
     gaps = [line for line in lines if line.kind is Kind.GAP]
-    if facts.completeness.complete and not facts.cut:
+    whole = facts.completeness.complete and not facts.cut and not facts.damaged
+    if whole:
         head = f"The recording is complete: {length} without a gap."
     else:
         count = "no gap" if not gaps else "one gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
@@ -118,15 +122,30 @@ def _completeness(facts: ReportFacts) -> str:
     items = [_line(line) for line in lines if line.kind is not Kind.LOST]
     items.extend(escape(words) for words in facts.notes)
     listed = "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else ""
-    words = "Every file, signature and hash was verified; nothing was altered after the session."
+    kind = "state" if whole else "state partial"
+    return f'<div class="{kind}"><p class="head">{head}</p><p>{_verified_words(facts)}</p>{listed}</div>'
+
+
+def _verified_words(facts: ReportFacts) -> str:
+    """What was held against manifest and witnessed root, and what could not be."""
+    words = ""
     if facts.cut:
         count = "One file was" if facts.cut == 1 else f"{facts.cut} files were"
-        words = (
-            f"{count} cut after the recording. What is left of it, and everything else, was verified; the root that "
-            "the room witnessed cannot be computed without the missing records."
+        words = f"{count} cut after the recording; what is left of it was verified. "
+    if facts.damaged:
+        count = "One file was" if facts.damaged == 1 else f"{facts.damaged} files were"
+        words += (
+            f"{count} damaged on the desk before the upload and released so by {escape(facts.approved_by)}; what opens "
+            "of it is authentic, record by record. "
         )
-    kind = "state" if facts.completeness.complete and not facts.cut else "state partial"
-    return f'<div class="{kind}"><p class="head">{head}</p><p>{words}</p>{listed}</div>'
+    if not words:
+        return "Every file, signature and hash was verified; nothing was altered after the session."
+    if facts.rooted:
+        return f"{words}Everything else was verified."
+    return (
+        f"{words}Everything else was verified; the root that the room witnessed cannot be computed without the "
+        "missing records."
+    )
 
 
 def _line(line: Line) -> str:
@@ -183,10 +202,12 @@ def _picture(facts: ReportFacts) -> str:
     return f'<div class="scroll">{picture}</div><ul class="key">{key}</ul>'
 
 
-def _observations(reports: Iterable[ObservationReport]) -> str:
+def _observations(reports: Iterable[ObservationReport], log_whole: bool) -> str:
     rows = [_row(report) for report in reports]
     if not rows:
-        return "<p>Nothing was noted in the log of this session.</p>"
+        return (
+            f"<p>Nothing was noted in {'' if log_whole else 'what is left of '}the log of this session.</p>"
+        )
     head = "".join(
         f'<th scope="col">{name}</th>'
         for name in ("Time", "What", "How long", "Level", "Rule", "Measured", "Uncertainty")

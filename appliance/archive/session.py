@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from appliance.archive.rewrapped import Rewrapped, read_rewrapped
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
+from appliance.evf.canonical import canonical, parse_canonical
 from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import rewrap_version
+from appliance.evf.wraps import wrap_name
 from appliance.evidence.completeness import VIDEO_TRACK, Completeness, completeness_of
 from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import (
@@ -37,6 +39,7 @@ from appliance.protocol import (
     MANIFEST_NAME,
     MAX_MESSAGE_BYTES,
     Command,
+    DamagedFile,
     Release,
     verify_message,
 )
@@ -47,11 +50,17 @@ SEGMENTS = "segments"
 WRAPS = "wraps"
 WHOLE_SESSION = "concerns the whole session"
 CUT_CAUSE = "file cut after the recording"
+DAMAGED_CAUSE = "file damaged on the desk, what is left of it opens"
+GONE_CAUSE = "file gone from the desk"
 
 
 @dataclass(frozen=True)
 class LocalSession:
-    """A folder whose manifest and approval are verified; `cuts` by file name, once its files are checked too."""
+    """A folder whose manifest and approval are verified.
+
+    By file name, once its files are checked too: `cuts`, and `damaged`, what is not as the manifest says but as its
+    release does.
+    """
 
     folder: Path
     manifest: Manifest
@@ -61,6 +70,7 @@ class LocalSession:
     release: Release
     rewrapped: Rewrapped
     cuts: Mapping[str, Cut] = field(default_factory=dict)
+    damaged: Mapping[str, DamagedFile] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, trust: Trust) -> LocalSession:
@@ -104,19 +114,50 @@ class LocalSession:
         return max((segment.end_90k for segment in self.manifest.segments), default=0)
 
     def there_until_90k(self, entry: SegmentEntry) -> int:
-        """Where a segment's footage in this folder ends; the manifest's word unless the file is cut."""
+        """Where a segment's footage in this folder ends at most; the manifest's word unless the file is cut or gone."""
         cut = self.cuts.get(entry.name)
+        if self.gone(entry) or self.lost_key(entry):
+            return entry.start_90k
         return entry.end_90k if cut is None else cut.until_90k
+
+    def gone(self, entry: SegmentEntry) -> bool:
+        """Nothing of the segment left the desk, as its release says."""
+        damaged = self.damaged.get(entry.name)
+        return damaged is not None and damaged.sha256 is None
+
+    def lost_key(self, entry: SegmentEntry) -> str:
+        """Name of the wrap that would open this segment if it were not damaged; empty while some file opens it."""
+        name = wrap_name(self.manifest.sid, entry.epoch, entry.cls)
+        return name if name in self.damaged and self.rewrapped.newest is None else ""
+
+    def whole(self, entry: SegmentEntry) -> bool:
+        """The segment is as the manifest says, and a key to it can be there."""
+        return entry.name not in self.cuts and entry.name not in self.damaged and not self.lost_key(entry)
+
+    @property
+    def rooted(self) -> bool:
+        """Every segment is whole, so that the root which the room witnessed can be computed from them."""
+        return not any(
+            entry.name in self.cuts or entry.name in self.damaged for entry in self.manifest.segments
+        )
 
     @property
     def completeness(self) -> Completeness:
-        """What its certificate says, and besides what cut files lack."""
+        """What its certificate says, and besides what cut, damaged and gone files lack."""
         missing = [
             Gap(cut.until_90k, entry.end_90k, _cut_cause(entry), False)
             for entry in self.manifest.segments
             if (cut := self.cuts.get(entry.name)) and cut.missing
         ]
-        return completeness_of(self.manifest, missing)
+        missing += [
+            Gap(entry.start_90k, entry.end_90k, GONE_CAUSE if self.gone(entry) else DAMAGED_CAUSE, False)
+            for entry in self.manifest.segments
+            if entry.name in self.damaged and entry.track == VIDEO_TRACK and not self.lost_key(entry)
+        ]
+        # A damaged wrap opens as little as one that the desk never had.
+        damaged = self.damaged if self.rewrapped.newest is None else {}
+        wraps = tuple(wrap for wrap in self.manifest.wraps if wrap.name not in damaged)
+        return completeness_of(replace(self.manifest, wraps=wraps), missing)
 
     def path(self, name: str) -> Path:
         """Where a file that the manifest names lies."""
@@ -187,7 +228,27 @@ def trusted_approval(
         raise EvidenceBroken(
             f"{APPROVAL_NAME} releases another session or manifest ({WHOLE_SESSION})", _PINNED
         )
+    problem = _damage_problem(data, order, manifest)
+    if problem:
+        raise EvidenceBroken(f"{APPROVAL_NAME} {problem} ({WHOLE_SESSION})", _REPORT_BUG)
     return command, order
 
 
+def _damage_problem(data: bytes, release: Release, manifest: Manifest) -> str:
+    """Why no room's software writes this list of damaged files; empty when it can be used."""
+    written = parse_canonical(data)["body"]["order"].get("damaged")
+    read = [file.model_dump() for file in release.damaged] or None  # as a release leaves it out
+    if canonical({"damaged": written}) != canonical({"damaged": read}):
+        return "has a list of damaged files that is empty or has another spelling"
+    unnamed = {entry.name for entry in manifest.segments} | {wrap.name for wrap in manifest.wraps}
+    for file in release.damaged:
+        if file.sha256 is None and file.size_bytes:
+            return f"gives {file.name} a size and no SHA-256"
+        if file.name not in unnamed:
+            return f"releases {file.name} as damaged twice, or the manifest does not name it"
+        unnamed.remove(file.name)
+    return ""
+
+
 _PINNED = "compare room_ca and controller_key of archive.toml with what the test centre gave you"
+_REPORT_BUG = "the room's controller signed it like that; report this as a bug of its software"

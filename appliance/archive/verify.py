@@ -14,8 +14,8 @@ from appliance.errors import BadInput, EvidenceBroken
 from appliance.evf.wraps import wrap_name
 from appliance.evidence.completeness import keyless
 from appliance.evidence.cut import Cut
-from appliance.evidence.manifest import Finding, OpenedSegment, verify_session
-from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME
+from appliance.evidence.manifest import FileState, Finding, OpenedSegment, verify_session
+from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, DamagedFile
 from appliance.timecode import clock_text, span_text
 
 
@@ -23,7 +23,8 @@ from appliance.timecode import clock_text, span_text
 class FileCheck:
     """One file: the span of the session that it concerns, facts about it, what is wrong (empty: nothing).
 
-    `declared`: a loss that the signed manifest itself shows, of the desk's disk and nobody's alteration.
+    `declared`: a loss that the signed manifest or release itself shows, of the desk's disk and nobody's alteration;
+    with `damaged` the file is not the manifest's, but what was released in its place.
     `cut`: a segment of which only the beginning is there; the span is the one that is missing.
     """
 
@@ -34,6 +35,7 @@ class FileCheck:
     problem: str = ""
     declared: bool = False
     cut: Cut | None = None
+    damaged: bool = False
 
     def line(self) -> str:
         """One line for a person."""
@@ -71,13 +73,13 @@ def check_files(
             reason = (error.strerror or str(error)).lower()
             raise BadInput(f"cannot read {path}: {reason}", "check its permissions") from error
 
-    findings = verify_session(session.manifest, open_file, opened)
-    broken = {
+    findings = verify_session(session.manifest, open_file, opened, _released(session))
+    wrong = {
         finding.name: finding
         for finding in findings
-        if not finding.declared and not _erased_on_purpose(session, finding.name)
+        if (finding.damaged or not finding.declared) and not _erased_on_purpose(session, finding.name)
     }
-    found = [_judged(check, broken.get(check.name)) for check in _named(session)]
+    found = [_judged(session, check, wrong.get(check.name)) for check in _named(session)]
     found.extend(
         FileCheck(name, 0, session.end_90k, rewrap_words(rewrap))
         for name, rewrap in session.rewrapped.valid.items()
@@ -89,7 +91,7 @@ def check_files(
     found.extend(
         FileCheck(finding.name, finding.start_90k, finding.end_90k, "", finding.problem, declared=True)
         for finding in findings
-        if finding.declared
+        if finding.declared and not finding.damaged
     )
     found.extend(
         FileCheck(name, line.start_90k, line.end_90k, "", line.cause, declared=True)
@@ -111,7 +113,7 @@ def bytes_to_read(session: LocalSession) -> int:
 def require_unaltered(checks: list[FileCheck]) -> None:
     """EvidenceBroken with the first broken file's name and span.
 
-    A loss that the manifest declares is none, nor is a file that was only cut: what is left of it can be opened.
+    A loss that manifest or release declares is none, nor is a file that was only cut: what is left of it can be opened.
     """
     _refuse(
         [check for check in checks if check.problem and not check.declared and not check.cut],
@@ -128,13 +130,28 @@ def require_whole(checks: list[FileCheck]) -> None:
     )
     _refuse(
         [check for check in checks if check.problem],
-        "the desk's signed manifest itself shows it; what is there is unaltered and can be opened where a key is left",
+        "the signed manifest or approval itself shows it; all else is unaltered and can be opened where a key is left",
     )
 
 
 def cuts(checks: Iterable[FileCheck]) -> dict[str, Cut]:
     """By file name, as `LocalSession.cuts` wants them."""
     return {check.name: check.cut for check in checks if check.cut}
+
+
+def damaged(session: LocalSession, checks: Iterable[FileCheck]) -> dict[str, DamagedFile]:
+    """By file name, as `LocalSession.damaged` wants them: what is as released, and not as the manifest says."""
+    names = {check.name for check in checks if check.damaged}
+    return {file.name: file for file in session.release.damaged if file.name in names}
+
+
+def damaged_words(session: LocalSession) -> list[str]:
+    """What to know of each file that left the desk damaged, or not at all."""
+    gone, spoilt = "gone from the desk before the rest was sent", "damaged on the desk before it was sent"
+    return [
+        f"{name} was {gone if file.sha256 is None else spoilt}, {_released_by(session)}"
+        for name, file in session.damaged.items()
+    ]
 
 
 def cut_words(session: LocalSession) -> list[str]:
@@ -154,9 +171,25 @@ def _missing_words(cut: Cut, end_90k: int) -> str:
     return f"{there}, missing from {start} to {end}"
 
 
-def _judged(check: FileCheck, finding: Finding | None) -> FileCheck:
+def _released(session: LocalSession) -> dict[str, FileState]:
+    """What may lie in a file's place. Where nothing may, a pipe or a dangling link is something."""
+    return {
+        file.name: FileState(file.size_bytes, file.sha256)
+        for file in session.release.damaged
+        if file.sha256 is not None or not _stands(session.path(file.name))
+    }
+
+
+def _released_by(session: LocalSession) -> str:
+    return f"released so by {session.release.approved_by} at {session.release.approved_at}"
+
+
+def _judged(session: LocalSession, check: FileCheck, finding: Finding | None) -> FileCheck:
     if finding is None:
         return check
+    if finding.damaged:
+        problem = f"{finding.problem}, {_released_by(session)}"
+        return replace(check, problem=problem, declared=True, damaged=True)
     if finding.cut is None:
         return replace(check, problem=finding.problem)
     return replace(
@@ -206,8 +239,11 @@ def _wrap_facts(session: LocalSession, name: str) -> str:
 
 def _erased_on_purpose(session: LocalSession, name: str) -> bool:
     """A wrap that is gone as a re-wrap says, which a representative signed; nothing else may be missing."""
-    path = session.path(name)
-    return session.rewrapped.erased(name) and not (path.exists() or path.is_symlink())
+    return session.rewrapped.erased(name) and not _stands(session.path(name))
+
+
+def _stands(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
 
 
 def _span_of_key(session: LocalSession, name: str) -> tuple[int, int]:

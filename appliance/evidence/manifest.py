@@ -44,6 +44,7 @@ from appliance.evidence.session import (
 __all__ = [
     "Cut",
     "EventLeaf",
+    "FileState",
     "Finding",
     "Gap",
     "LostLeaf",
@@ -51,6 +52,7 @@ __all__ = [
     "OpenedSegment",
     "SegmentEntry",
     "WrapEntry",
+    "header_problem",
     "read_checkpoint",
     "sign_manifest",
     "verify_manifest",
@@ -64,11 +66,20 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
+class FileState:
+    """What lies in a file's place: its size and SHA-256, or 0 and None where nothing does."""
+
+    size_bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is not as it should be: the file, and the span of the session that it concerns.
 
-    `declared`: the manifest itself says so (a record lost on the node). `cut`: the file is a shorter beginning of
-    what the manifest names, and nothing else was found wrong with it; then the span is what is missing.
+    `declared`: the manifest itself says so (a record lost on the node), or a release (`damaged`: the file is not the
+    manifest's, and is to the byte what was released). `cut`: the file is a shorter beginning of what the manifest
+    names, and nothing else was found wrong with it; then the span is what is missing.
     """
 
     name: str
@@ -77,6 +88,7 @@ class Finding:
     problem: str
     declared: bool = False
     cut: Cut | None = None
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,12 +157,14 @@ def verify_session(
     manifest: Manifest,
     open_file: Callable[[str], BinaryIO],
     opened: Mapping[str, OpenedSegment] | None = None,
+    released: Mapping[str, FileState] | None = None,
 ) -> list[Finding]:
     """Findings in the manifest's order, empty when all is well; the manifest is one from `verify_manifest`.
 
     `open_file(name)` gives a seekable binary stream or raises FileNotFoundError. `opened`: segments by name that
-    were read to their END already.
+    were read to their END already. `released`: what else, by name, a verified release lets a file be.
     """
+    released = released or {}
     findings: list[Finding] = []
     leaves: dict[int, bytes] = {event.index: event_leaf(event.body) for event in manifest.events}
     leaves.update((leaf.index, bytes.fromhex(leaf.leaf)) for leaf in manifest.lost)
@@ -161,16 +175,18 @@ def verify_session(
             problem = _check_opened(manifest, segment, read, leaves)
             finding = Finding(segment.name, segment.start_90k, segment.end_90k, problem) if problem else None
         else:
-            finding = _check_segment(manifest, segment, open_file, leaves)
+            finding = _check_segment(manifest, segment, open_file, leaves, released)
         if finding:
             unreadable = True
             findings.append(finding)
     start_90k = min((segment.start_90k for segment in manifest.segments), default=0)
     end_90k = max((segment.end_90k for segment in manifest.segments), default=0)
     for wrap in manifest.wraps:
-        problem = _check_bytes(wrap, open_file)
+        problem, damaged = _check_bytes(wrap, open_file, released)
         if problem:
-            findings.append(Finding(wrap.name, start_90k, end_90k, problem))
+            findings.append(
+                Finding(wrap.name, start_90k, end_90k, problem, declared=damaged, damaged=damaged)
+            )
     findings.extend(
         Finding(
             leaf.name,
@@ -181,7 +197,7 @@ def verify_session(
         )
         for leaf in manifest.lost
     )
-    # A missing, cut or altered segment is named above; the root can only be computed when all are whole.
+    # A missing, cut, damaged or altered segment is named above; the root can only be computed when all are whole.
     if not unreadable:
         problem = _check_root(manifest, leaves)
         if problem:
@@ -221,8 +237,11 @@ def _check_segment(
     entry: SegmentEntry,
     open_file: Callable[[str], BinaryIO],
     leaves: dict[int, bytes],
+    released: Mapping[str, FileState],
 ) -> Finding | None:
-    problem = _check_bytes(entry, open_file)
+    problem, damaged = _check_bytes(entry, open_file, released)
+    if damaged:
+        return Finding(entry.name, entry.start_90k, entry.end_90k, problem, declared=True, damaged=True)
     if problem:
         cut = _cut(manifest, entry, open_file)
         if cut:
@@ -246,7 +265,7 @@ def _check_records(
         return "file is missing"
     except EvfError as error:
         return str(error)
-    problem = _check_header(manifest, entry, scan.header)
+    problem = header_problem(manifest, entry, scan.header)
     if problem:
         return problem
     if scan.whole_bytes != entry.size_bytes or scan.ended != (entry.outcome == "CLOSED"):
@@ -257,7 +276,7 @@ def _check_records(
 def _check_opened(
     manifest: Manifest, entry: SegmentEntry, read: OpenedSegment, leaves: dict[int, bytes]
 ) -> str:
-    problem = _check_header(manifest, entry, read.header)
+    problem = header_problem(manifest, entry, read.header)
     if problem:
         return problem
     if entry.outcome != "CLOSED":
@@ -283,14 +302,15 @@ def _cut(manifest: Manifest, entry: SegmentEntry, open_file: Callable[[str], Bin
                 return None
             stream.seek(0)
             scan = scan_segment(stream)
-            if _check_header(manifest, entry, scan.header):
+            if header_problem(manifest, entry, scan.header):
                 return None
             return find_cut(entry, scan, stream, size_bytes)
     except (FileNotFoundError, EvfError):
         return None
 
 
-def _check_header(manifest: Manifest, entry: SegmentEntry, header: Header) -> str:
+def header_problem(manifest: Manifest, entry: SegmentEntry, header: Header) -> str:
+    """Why a file with this header is not the segment that the manifest names; empty when it is."""
     said = (header.sid, header.institution, header.policy_id, header.retain_until)
     if said != (manifest.sid, manifest.institution, manifest.policy_id, manifest.retain_until):
         return "file belongs to another session, institution, policy or retention date"
@@ -304,18 +324,38 @@ def _check_header(manifest: Manifest, entry: SegmentEntry, header: Header) -> st
     return ""
 
 
-def _check_bytes(entry: SegmentEntry | WrapEntry, open_file: Callable[[str], BinaryIO]) -> str:
+def _check_bytes(
+    entry: SegmentEntry | WrapEntry,
+    open_file: Callable[[str], BinaryIO],
+    released: Mapping[str, FileState],
+) -> tuple[str, bool]:
+    """What is wrong with the file, and whether it was released like that."""
+    state = _state(entry.name, open_file)
+    if state == FileState(entry.size_bytes, entry.sha256):
+        return "", False
+    gone = state.sha256 is None
+    if state == released.get(entry.name):
+        return (
+            "gone from the desk before the rest was sent"
+            if gone
+            else "damaged on the desk before it was sent",
+            True,
+        )
+    if gone:
+        return "file is missing", False
+    if state.size_bytes != entry.size_bytes:
+        return f"file has {state.size_bytes} bytes, manifest says {entry.size_bytes}", False
+    return "file was altered: its SHA-256 is not the manifest's", False
+
+
+def _state(name: str, open_file: Callable[[str], BinaryIO]) -> FileState:
     digest = hashlib.sha256()
     size_bytes = 0
     try:
-        with open_file(entry.name) as stream:
+        with open_file(name) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size_bytes += len(chunk)
     except FileNotFoundError:
-        return "file is missing"
-    if size_bytes != entry.size_bytes:
-        return f"file has {size_bytes} bytes, manifest says {entry.size_bytes}"
-    if digest.hexdigest() != entry.sha256:
-        return "file was altered: its SHA-256 is not the manifest's"
-    return ""
+        return FileState(0, None)
+    return FileState(size_bytes, digest.hexdigest())

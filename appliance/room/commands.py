@@ -10,11 +10,20 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from appliance.clock import Clock, utc_text
-from appliance.errors import StoreFailed
-from appliance.protocol import COMMAND_PURPOSE, Command, Order, Reply, ToNode, sign_message
+from appliance.errors import BadInput, StoreFailed
+from appliance.protocol import (
+    COMMAND_PURPOSE,
+    Command,
+    Order,
+    Release,
+    Reply,
+    ToNode,
+    sign_message,
+    verify_message,
+)
 from appliance.room.database import NOT_OVER, Database
 
 log = logging.getLogger(__name__)
@@ -45,6 +54,14 @@ def compose(
         (desk, command.serial, order.sid, order.kind, payload, issued),
     )
     return payload
+
+
+def read_release(payload: bytes, key: Ed25519PublicKey) -> Release:
+    """The release in a command that this room composed; NotTrusted, BadInput for anything else."""
+    order = verify_message(COMMAND_PURPOSE, Command, payload, key).order
+    if not isinstance(order, Release):
+        raise BadInput(f"the command is no release but {order.kind}", "")
+    return order
 
 
 def answer(connection: sqlite3.Connection, desk: str, reply: Reply) -> sqlite3.Row | None:

@@ -274,9 +274,8 @@ def _needs(
             words = f"{seat}: a file of session {kept.sid[:8]} cannot be sent, {kept.set_aside[0]}"
             if len(kept.set_aside) > 1:
                 words += f"; and {len(kept.set_aside) - 1} more"
-            needs.append(
-                Need(f"set-aside-{kept.sid[:8]}", f"{words}. The others are sent; it stays on the desk")
-            )
+            words += ". The others are sent. Put it right, or send what is left of it"
+            needs.append(Need(f"set-aside-{kept.sid[:8]}", words, "end"))
     if state is DeskState.PREFLIGHT and facts.status and facts.status.preflight.problems:
         needs.append(Need("preflight", f"{seat} cannot start: {'; '.join(facts.status.preflight.problems)}"))
     if session is not None and session.start_refused and report is None and session.set_aside_at is None:

@@ -13,6 +13,7 @@ from appliance.evidence.audit import AuditLog
 from appliance.evidence.manifest import verify_manifest
 from appliance.policy import ExamPolicy, parse_policy
 from appliance.protocol import GRANTS_PURPOSE, ConfirmSynced, GrantRequest, Grants, ToNode, sign_message
+from appliance.room.commands import read_release
 from appliance.room.core import Room
 from appliance.room.grants import GrantAnswer, Released, answer_request
 from appliance.room.rows import session_row
@@ -58,7 +59,9 @@ class Granting:
         def in_thread() -> GrantAnswer:
             data = str(row["manifest"]).encode()
             manifest = verify_manifest(data, room.keys.room_ca, room.keys.signing.public_key())
-            released = Released(manifest, data, bytes(row["release"]))
+            release = read_release(bytes(row["release"]), room.keys.signing.public_key())
+            damaged = {file.name: file for file in release.damaged}
+            released = Released(manifest, data, bytes(row["release"]), damaged)
             return answer_request(request, released, self._storage(policy))
 
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, in_thread)

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from appliance.evf.errors import EvfError
 from appliance.evf.signed import decode_base64
 from appliance.evidence.manifest import Manifest
-from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, Grant, GrantRequest, ObjectFacts, object_key
+from appliance.protocol import (
+    APPROVAL_NAME,
+    MANIFEST_NAME,
+    DamagedFile,
+    Grant,
+    GrantRequest,
+    ObjectFacts,
+    object_key,
+)
 from appliance.room.storage import Storage
 
 MOST_GRANTS = 32  # one answer; a desk sends a few at a time and asks again
@@ -26,6 +35,7 @@ class Released:
     manifest: Manifest
     manifest_bytes: bytes
     release_bytes: bytes
+    damaged: Mapping[str, DamagedFile] = field(default_factory=dict)  # of the release, by name
 
     def expected(self) -> dict[str, tuple[int, str]]:
         """Size and SHA-256 of every file that belongs to the session, by name."""
@@ -34,6 +44,11 @@ class Released:
         for name, content in ((APPROVAL_NAME, self.release_bytes), (MANIFEST_NAME, self.manifest_bytes)):
             files[name] = (len(content), hashlib.sha256(content).hexdigest())
         return files
+
+    def needed(self, offered: Iterable[str]) -> set[str]:
+        """Names of what has to be in the bucket; a file that may be absent only where it is `offered` after all."""
+        absent = {name for name, file in self.damaged.items() if file.sha256 is None}
+        return set(self.expected()) - (absent - set(offered))
 
     def key(self, name: str) -> str:
         """Where a file lies in the bucket."""
@@ -69,7 +84,7 @@ def check_objects(request: GrantRequest, released: Released) -> tuple[list[Objec
             continue
         if wanted is None:
             refused[offered.name] = "the manifest does not name it"
-        elif (offered.size_bytes, offered.sha256) != wanted:
+        elif (offered.size_bytes, offered.sha256) not in (wanted, _as_damaged(released, offered.name)):
             refused[offered.name] = "its size or SHA-256 is not the manifest's"
         elif own_md5.get(offered.name, md5) != md5:
             refused[offered.name] = "its MD5 is not that of the room's own copy"
@@ -78,6 +93,11 @@ def check_objects(request: GrantRequest, released: Released) -> tuple[list[Objec
         else:
             fitting.append(offered)
     return fitting, refused
+
+
+def _as_damaged(released: Released, name: str) -> tuple[int, str | None] | None:
+    file = released.damaged.get(name)
+    return None if file is None else (file.size_bytes, file.sha256)
 
 
 def answer_request(request: GrantRequest, released: Released, storage: Storage) -> GrantAnswer:
@@ -95,7 +115,8 @@ def answer_request(request: GrantRequest, released: Released, storage: Storage) 
             there.append(offered.name)
         else:
             missing.append(offered)
-    others_there = set(expected) - {MANIFEST_NAME} <= set(there)
+    needed = released.needed(offered.name for offered in fitting)
+    others_there = needed - {MANIFEST_NAME} <= set(there)
     grants: list[Grant] = []
     for offered in missing:
         if len(grants) == MOST_GRANTS:
@@ -104,5 +125,5 @@ def answer_request(request: GrantRequest, released: Released, storage: Storage) 
             continue
         url, headers = storage.grant(released.key(offered.name), offered.md5, offered.size_bytes)
         grants.append(Grant(name=offered.name, url=url, headers=headers))
-    complete = set(there) == set(expected)
-    return GrantAnswer(tuple(there), tuple(grants), refused, complete, len(expected))
+    complete = set(there) == needed
+    return GrantAnswer(tuple(there), tuple(grants), refused, complete, len(needed))

@@ -13,7 +13,7 @@ from datetime import timedelta
 from appliance.clock import Clock, parse_utc, utc_text
 from appliance.config import Desk
 from appliance.policy import Level
-from appliance.protocol import OBSERVATIONS_PER_EPOCH, ObservationReport, Presence, Status
+from appliance.protocol import OBSERVATIONS_PER_EPOCH, DamagedFile, ObservationReport, Presence, Status
 from appliance.room.desk import (
     LINK_LOST_S,
     Assessment,
@@ -147,6 +147,13 @@ class LiveRoom:
         """Whether two machines were heard under this desk's name of late."""
         heard_ns = self.desks[desk].two_machines_mono_ns
         return heard_ns is not None and self._clock.mono_ns() - heard_ns < TWO_MACHINES_S * 1e9
+
+    def damaged(self, sid: str) -> tuple[DamagedFile, ...]:
+        """Files of a session that its desk cannot send as they were recorded, by the desk's newest status."""
+        desk, _ = self.sessions.get(sid, ("", None))
+        status = self.desks[desk].status if desk in self.desks else None
+        reports = status.sessions if status is not None else ()
+        return next((report.damaged for report in reports if report.sid == sid), ())
 
     def take_status(self, desk: str, status: Status) -> None:
         """A status of an older connection than the known one is late and ignored."""

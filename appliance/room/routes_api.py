@@ -14,7 +14,7 @@ from pydantic import Field
 from appliance.errors import BadInput
 from appliance.evidence.audit import AuditLog
 from appliance.policy import Accommodations, Code, Strict
-from appliance.protocol import Count, Sid
+from appliance.protocol import Count, DamagedFile, Sid
 from appliance.room import views
 from appliance.room.accounts import LOGIN_LIFE_S, Account, LogInRefused, Role, log_in, log_out
 from appliance.room.web import COOKIE, Site, login_of, needs, network_of, site_of
@@ -56,6 +56,12 @@ class ApproveBody(Strict):
     """POST /api/sessions/<sid>/approve."""
 
     accept_gaps: bool = False
+
+
+class ApproveDamagedBody(Strict):
+    """POST /api/sessions/<sid>/approve-damaged: the files, word for word as GET /api/desks/<desk> has them."""
+
+    files: tuple[DamagedFile, ...] = Field(min_length=1, max_length=64)
 
 
 class ReasonBody(Strict):
@@ -233,6 +239,15 @@ async def post_approve(
 ) -> dict[str, Any]:
     """Release one session to the institution's storage."""
     await site_of(request).sessions.approve(by, sid, body.accept_gaps if body else False)
+    return {"ok": True}
+
+
+@router.post("/sessions/{sid}/approve-damaged")
+async def post_approve_damaged(
+    request: Request, sid: Sid, by: Proctor, body: ApproveDamagedBody
+) -> dict[str, Any]:
+    """Release files that were damaged on the desk as they lie there."""
+    await site_of(request).sessions.approve_damaged(by, sid, body.files)
     return {"ok": True}
 
 

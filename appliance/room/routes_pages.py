@@ -186,8 +186,10 @@ async def _notes(site: Site, session: Decisions | None, by: Account) -> list[vie
 
 
 def _decisions(room: Room) -> str:
-    """Another text once anything was decided about a session, also about one that is no longer on its desk's tile."""
-    return hashlib.sha256(repr(room.live.sessions).encode()).hexdigest()[:16]
+    """Another text once anything was decided about a session, also about one that is no longer on its desk's tile, or
+    is to be decided about its files."""
+    damaged = [room.live.damaged(sid) for sid in room.live.sessions]
+    return hashlib.sha256(repr((room.live.sessions, damaged)).encode()).hexdigest()[:16]
 
 
 def _still(site: Site, desk: str, sent: dict[str, int]) -> str | None:

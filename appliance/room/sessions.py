@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.errors import ApplianceError, BadInput, Refused
 from appliance.evidence.audit import AuditLog
 from appliance.policy import Accommodation, parse_policy
-from appliance.protocol import EndSession, Hold, Release, StartSession
+from appliance.protocol import DamagedFile, EndSession, Hold, Release, StartSession
 from appliance.room.accounts import Account
-from appliance.room.commands import withdraw
+from appliance.room.commands import read_release, withdraw
 from appliance.room.core import Room
 from appliance.room.database import NOT_OVER
 from appliance.room.desk import UNDER_WAY, DeskState
@@ -187,25 +188,64 @@ class Sessions:
                 )
             if not row["complete"] and not accept_gaps:
                 raise Refused("the recording has gaps", "look at them and approve this session by itself")
-            policy = parse_policy(json.loads(row["policy"])["body"])
-            storage = room.config.storage
-            if storage is None:
-                raise Refused("no storage is set for this room", "add [storage] to room.toml")
-            policy.require_storage(storage.endpoint, storage.region, storage.bucket)
-            at = room.now()
-            release = Release(
-                sid=sid, manifest_sha256=row["manifest_sha256"], approved_by=by.name, approved_at=at
-            )
-            payload = room.compose(connection, row["desk"], release)
-            connection.execute(
-                "UPDATE sessions SET approved_at = ?, approved_by = ?, release = ?, held_at = NULL,"
-                " held_by = NULL, held_reason = NULL WHERE sid = ?",
-                (at, by.name, payload, sid),
-            )
+            self._release(connection, by, row)
             detail = {"desk": row["desk"], "manifest": row["manifest_sha256"], "gaps": not row["complete"]}
             self._log(connection, by, "session.approve", sid, detail)
 
         await room.change(sid, work)
+
+    async def approve_damaged(self, by: Account, sid: str, files: Sequence[DamagedFile]) -> None:
+        """Release an approved session again: these files, which its desk cannot send, leave as they lie there.
+
+        Refused unless the desk says exactly that of each: somebody looked at these bytes, not at later ones.
+        """
+        room = self._room
+        said = set(room.live.damaged(sid))
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = self._open_row(connection, sid)
+            if row["approved_at"] is None or row["synced_at"] is not None:
+                raise Refused("only a session that was approved and is not sent yet has such files", "")
+            if not files or not said.issuperset(files):
+                raise Refused("the desk does not say this of its files", "reload the page")
+            before = read_release(bytes(row["release"]), room.keys.signing.public_key()).damaged
+            named = {file.name: file for file in (*before, *files)}
+            self._release(connection, by, row, tuple(named[name] for name in sorted(named)))
+            detail = {
+                "desk": row["desk"],
+                "files": {file.name: file.sha256 or "cannot be read" for file in files},
+            }
+            self._log(connection, by, "session.approve_damaged", sid, detail)
+
+        await room.change(sid, work)
+
+    def _release(
+        self,
+        connection: sqlite3.Connection,
+        by: Account,
+        row: sqlite3.Row,
+        damaged: tuple[DamagedFile, ...] = (),
+    ) -> None:
+        room, sid = self._room, row["sid"]
+        policy = parse_policy(json.loads(row["policy"])["body"])
+        storage = room.config.storage
+        if storage is None:
+            raise Refused("no storage is set for this room", "add [storage] to room.toml")
+        policy.require_storage(storage.endpoint, storage.region, storage.bucket)
+        at = room.now()
+        release = Release(
+            sid=sid,
+            manifest_sha256=row["manifest_sha256"],
+            approved_by=by.name,
+            approved_at=at,
+            damaged=damaged,
+        )
+        payload = room.compose(connection, row["desk"], release)
+        connection.execute(
+            "UPDATE sessions SET approved_at = ?, approved_by = ?, release = ?, held_at = NULL,"
+            " held_by = NULL, held_reason = NULL WHERE sid = ?",
+            (at, by.name, payload, sid),
+        )
 
     async def approve_all(self, by: Account) -> list[Outcome]:
         """Approve every session that waits and is complete; the others stay, with the reason."""

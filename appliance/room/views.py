@@ -20,6 +20,7 @@ from appliance.timecode import TICKS_PER_S
 
 SENTENCE = "An indication is not proof of anything. It says where a person may want to look."  # F068
 COUNTED = (DeskState.RECORDING, DeskState.BREAK_, DeskState.READY, DeskState.AWAITING_APPROVAL)
+SENDING = frozenset({DeskState.RELEASED, DeskState.SYNCING})
 # How long a session stands on the page for the end of the exam once it is over.
 LISTED_FOR = timedelta(days=1)
 
@@ -168,6 +169,8 @@ async def end_view(room: Room) -> list[View]:
             assessment = room.live.assess(desk)
             entry["state"], entry["words"] = assessment.state.value, assessment.words
         entry["seat"] = room.live.desks[desk].seat.label
+        damaged = room.live.damaged(entry["sid"]) if entry["state"] in SENDING else ()
+        entry["damaged"] = [file.model_dump() for file in damaged]
         shown.append(entry)
     return sorted(shown, key=lambda entry: (order[entry["desk"]], entry["started_at"]))
 

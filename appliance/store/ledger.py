@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -322,16 +322,24 @@ class Ledger(LedgerView):
             "INSERT OR REPLACE INTO approval (sid, document) VALUES (?, ?)", sid, json.dumps(document)
         )
 
-    def add_upload(self, sid: str, name: str, size_bytes: int, sha256: str, state: str = "waiting") -> None:
-        """Note an object to upload; a repeat changes nothing."""
-        self._write(
-            "INSERT OR IGNORE INTO uploads (sid, name, size_bytes, sha256, state) VALUES (?, ?, ?, ?, ?)",
-            sid,
-            name,
-            size_bytes,
-            sha256,
-            state,
-        )
+    def set_uploads(self, sid: str, objects: Iterable[tuple[str, int, str]]) -> None:
+        """Exactly these objects are to upload (name, size in bytes, SHA-256); one that is as before keeps its state."""
+        wanted = list(objects)
+        with self._transactions.begin("what is to be uploaded"):
+            gone = {row.name for row in self.uploads(sid)} - {name for name, _, _ in wanted}
+            for name in gone:
+                self._write("DELETE FROM uploads WHERE sid = ? AND name = ?", sid, name)
+            for name, size_bytes, sha256 in wanted:
+                self._write(
+                    "INSERT INTO uploads (sid, name, size_bytes, sha256, state) VALUES (?, ?, ?, ?, 'waiting')"
+                    " ON CONFLICT (sid, name) DO UPDATE SET size_bytes = excluded.size_bytes,"
+                    " sha256 = excluded.sha256, state = 'waiting', reason = ''"
+                    " WHERE (size_bytes, sha256) <> (excluded.size_bytes, excluded.sha256)",
+                    sid,
+                    name,
+                    size_bytes,
+                    sha256,
+                )
 
     def set_upload(self, sid: str, name: str, state: str, reason: str = "", attempted: bool = False) -> None:
         """Change an object's state; `attempted` counts one more try. StoreFailed if it is unknown."""

@@ -236,7 +236,7 @@ class Orders:
 
     def _release(self, order: Release, payload: bytes) -> Effect:
         state = self._require_certified(order.sid, order.manifest_sha256)
-        if state in ("released", "synced"):
+        if state == "synced":
             return _nothing
         if order.sid in self._view.purged():
             raise Refused(

@@ -52,14 +52,23 @@ class PutJob:
 
 
 @dataclass(frozen=True)
+class Unfit:
+    """Why a file here is not what it should be, and what it is; no `found`: it cannot be read."""
+
+    reason: str
+    found: ObjectFacts | None = None
+
+
+@dataclass(frozen=True)
 class PutDone:
-    """The end of a PutJob; `reason` in words unless it was sent."""
+    """The end of a PutJob; `reason` in words unless it was sent, `unfit` where the file itself is the reason."""
 
     sid: str
     round_number: int
     name: str
     outcome: Outcome
     reason: str = ""
+    unfit: Unfit | None = None
 
 
 class SendingStopped(OSError):
@@ -119,7 +128,8 @@ class Sender:
             job, still_wanted = item
             if self._stopping.is_set() or not still_wanted():
                 continue
-            outcome, reason = self._attempt(job, still_wanted)
+            problem = unfit(job.content, job.facts)
+            outcome, reason = (Outcome.UNFIT, problem.reason) if problem else self._attempt(job, still_wanted)
             log.info(
                 "upload.put sid=%s name=%s outcome=%s reason=%s",
                 job.sid,
@@ -127,12 +137,9 @@ class Sender:
                 outcome.value,
                 reason,
             )
-            self._emit(PutDone(job.sid, job.round_number, job.facts.name, outcome, reason))
+            self._emit(PutDone(job.sid, job.round_number, job.facts.name, outcome, reason, problem))
 
     def _attempt(self, job: PutJob, still_wanted: Callable[[], bool]) -> tuple[Outcome, str]:
-        problem = unfit(job.content, job.facts)
-        if problem:
-            return Outcome.UNFIT, problem
         headers = {**job.headers}
         if "content-length" not in {name.lower() for name in headers}:
             # A presigned PUT needs a length: S3 takes no chunked transfer encoding.
@@ -171,20 +178,24 @@ def _words(error: httpx.HTTPError | httpx.InvalidURL) -> str:
     return "it does not speak as it should"
 
 
-def unfit(content: Path | bytes, facts: ObjectFacts) -> str:
-    """Why this content is not the object that the index knows; empty if it is."""
-    digests, size_bytes = Digests(), 0
+def unfit(content: Path | bytes, facts: ObjectFacts) -> Unfit | None:
+    """Why this content is not the object that the index knows; None if it is."""
     try:
-        for chunk in _chunks(content):
-            digests.update(chunk)
-            size_bytes += len(chunk)
+        found = facts_of(facts.name, content)
     except OSError as error:
-        return f"cannot be read: {(error.strerror or str(error)).lower()}"
-    if size_bytes != facts.size_bytes:
-        return f"has {size_bytes} bytes, the index says {facts.size_bytes}"
-    if (digests.sha256, digests.md5) != (facts.sha256, facts.md5):
-        return "was altered: its digest is not the index's"
-    return ""
+        return Unfit(f"cannot be read: {(error.strerror or str(error)).lower()}")
+    if found.size_bytes != facts.size_bytes:
+        return Unfit(f"has {found.size_bytes} bytes, the index says {facts.size_bytes}", found)
+    return None if found == facts else Unfit("was altered: its digest is not the index's", found)
+
+
+def facts_of(name: str, content: Path | bytes) -> ObjectFacts:
+    """Size and digests as they are now; OSError if it cannot be read."""
+    digests, size_bytes = Digests(), 0
+    for chunk in _chunks(content):
+        digests.update(chunk)
+        size_bytes += len(chunk)
+    return ObjectFacts(name=name, size_bytes=size_bytes, md5=digests.md5, sha256=digests.sha256)
 
 
 def _chunks(content: Path | bytes) -> Iterator[bytes]:

@@ -88,8 +88,9 @@ class Sessions:
         """Read the orders again: this process is the ledger's only writer."""
         self._orders = self._ledger.orders()
         states = {order.sid: order.state for order in self._orders}
-        for sid in [sid for sid in self._uploads if states.get(sid) != "released"]:
-            self._uploads.pop(sid).stop()
+        for sid, upload in list(self._uploads.items()):
+            if states.get(sid) != "released" or not upload.is_for(self._ledger.approval(sid)):
+                self._uploads.pop(sid).stop()
 
     def connection_began(self) -> None:
         """Say again whatever has no answer yet."""
@@ -282,9 +283,8 @@ class Sessions:
             )
             return None
         files = session_files(self._view, sid, approval, manifest)
-        with self._ledger.transaction():
-            for item in files:
-                self._ledger.add_upload(sid, item.facts.name, item.facts.size_bytes, item.facts.sha256)
+        objects = [(item.facts.name, item.facts.size_bytes, item.facts.sha256) for item in files]
+        self._ledger.set_uploads(sid, objects)
         # Looked at again at each start: somebody may have put the file right meanwhile.
         fitting = {item.facts.name: item for item in files}
         looked_at = {
@@ -292,10 +292,12 @@ class Sessions:
             for row in self._ledger.uploads(sid)
             if row.state == "quarantined" and row.name in fitting
         }
-        set_aside = {name: reason for name, reason in looked_at.items() if reason}
+        set_aside = {name: problem for name, problem in looked_at.items() if problem}
         upload = Upload(self._config.room, self._config.desk, sid, self._policy(order), files, set_aside)
-        self._keep(sid, [Change(name, "waiting") for name, reason in looked_at.items() if not reason])
-        self._keep(sid, [Change(name, "quarantined", reason) for name, reason in upload.set_aside.items()])
+        self._keep(sid, [Change(name, "waiting") for name, problem in looked_at.items() if not problem])
+        self._keep(
+            sid, [Change(name, "quarantined", problem.reason) for name, problem in upload.set_aside.items()]
+        )
         self._uploads[sid] = upload
         return upload
 
@@ -371,4 +373,5 @@ class Sessions:
             objects_there=len(uploads) if order.state == "synced" else there,
             sending=upload is not None and bool(upload.round_number),
             set_aside=[f"{row.name}: {row.reason}" for row in uploads if row.state == "quarantined"],
+            damaged=() if upload is None else upload.damaged(),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from appliance.protocol import GapReport, Preflight, SessionPhase, SessionReport, Status
+from appliance.protocol import DamagedFile, GapReport, Preflight, SessionPhase, SessionReport, Status
 from appliance.store.ledger import OrderedSession
 from appliance.store.view import GapRow, SessionRow, Totals
 from appliance.sync.room_clock import ClockReading
@@ -19,6 +19,8 @@ CAMERA_SILENCE_S = 10.0
 MOST_GAPS = 20
 MOST_FAULTS = 20
 MOST_SET_ASIDE = 5
+# Whoever approves them may do so again for the rest.
+MOST_DAMAGED = 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class SessionFacts:
     objects_there: int
     sending: bool
     set_aside: Sequence[str] = ()
+    damaged: Sequence[DamagedFile] = ()
 
 
 def phase_of(facts: SessionFacts) -> SessionPhase:
@@ -109,6 +112,7 @@ def session_report(facts: SessionFacts) -> SessionReport:
         objects_total=facts.objects_total,
         objects_there=facts.objects_there,
         set_aside=tuple(facts.set_aside[:MOST_SET_ASIDE]),
+        damaged=tuple(facts.damaged[:MOST_DAMAGED]),
     )
 
 

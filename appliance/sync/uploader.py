@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,10 +18,17 @@ import httpx
 from appliance.errors import StorageNotAllowed
 from appliance.evf.canonical import canonical
 from appliance.policy import ExamPolicy
-from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, GrantRequest, Grants, ObjectFacts
-from appliance.store.rows import Digests
+from appliance.protocol import (
+    APPROVAL_NAME,
+    MANIFEST_NAME,
+    DamagedFile,
+    GrantRequest,
+    Grants,
+    ObjectFacts,
+    Release,
+)
 from appliance.store.view import RecordingView, SegmentRow, WrapRow
-from appliance.sync.sender import Outcome, PutDone, PutJob
+from appliance.sync.sender import Outcome, PutDone, PutJob, Unfit, facts_of
 
 # Of one GrantRequest: 24 hours, the longest exam, in segments of a minute, film and log. 0.7 MB.
 MAX_OBJECTS = 4096
@@ -28,17 +36,18 @@ ANSWER_TIMEOUT_S = 15.0
 MAX_ANSWER_TIMEOUT_S = 60.0  # a controller whose storage is away does not answer
 FIRST_WAIT_S = 1.0
 MAX_WAIT_S = 60.0
+_UNKNOWN = "is missing, or the index says another digest"
 # After an alarm somebody has to look; asking more often would only fill the storage's log.
 ALARM_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class UploadFile:
-    """One file of the session; `problem` in words if the index itself says that it is not there."""
+    """One file of the session; `problem` if it is known beforehand that it cannot be sent."""
 
     facts: ObjectFacts
     content: Path | bytes
-    problem: str = ""
+    problem: Unfit | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,16 @@ class Change:
 
 
 def session_files(
-    view: RecordingView, sid: str, approval: Mapping[str, object], manifest: bytes
+    view: RecordingView, sid: str, approval: Mapping[str, Any], manifest: bytes
 ) -> list[UploadFile]:
     """Everything that goes to the storage: what the manifest names, the approval and the manifest itself.
 
-    A file that the index no longer knows as the manifest does comes with its `problem`.
+    A file that the index no longer knows as the manifest does comes with its `problem`. One that was released as
+    damaged comes as it was then, or as the manifest says; what may be absent and cannot be read is left out.
     """
     body = json.loads(manifest)["body"]
+    order = Release.model_validate(approval["body"]["order"])
+    damaged = {item.name: item for item in order.damaged}
     known: dict[str, tuple[SegmentRow | WrapRow, Path]] = {}
     for segment in view.segments(sid):
         known[segment.name] = (segment, view.layout.segment(sid, segment.name))
@@ -68,6 +80,9 @@ def session_files(
     for entry in (*body["segments"], *body["wraps"]):
         name, size_bytes, sha256 = entry["name"], entry["size_bytes"], entry["sha256"]
         row, path = known.get(name, (None, view.layout.root / name))
+        if name in damaged:
+            files += _as_released(damaged[name], path, size_bytes, sha256)
+            continue
         fits = (
             row is not None
             and (row.size_bytes, row.sha256) == (size_bytes, sha256)
@@ -76,18 +91,35 @@ def session_files(
         facts = ObjectFacts(
             name=name, size_bytes=size_bytes, sha256=sha256, md5=(row.md5 or "") if row else ""
         )
-        files.append(UploadFile(facts, path, "" if fits else "is missing, or the index says another digest"))
+        problem = None if fits else Unfit(_UNKNOWN, _found(name, path))
+        files.append(UploadFile(facts, path, problem))
     files.append(_whole(APPROVAL_NAME, canonical(dict(approval))))
     files.append(_whole(MANIFEST_NAME, manifest))
     return files
 
 
+def _as_released(damaged: DamagedFile, path: Path, size_bytes: int, sha256: str) -> list[UploadFile]:
+    found = _found(damaged.name, path)
+    if found is None and damaged.sha256 is None:
+        return []
+    if found and (found.size_bytes, found.sha256) in (
+        (size_bytes, sha256),
+        (damaged.size_bytes, damaged.sha256),
+    ):
+        return [UploadFile(found, path)]
+    recorded = ObjectFacts(name=damaged.name, size_bytes=size_bytes, sha256=sha256, md5="")
+    return [UploadFile(recorded, path, Unfit("is not as it was when it was released as damaged", found))]
+
+
+def _found(name: str, path: Path) -> ObjectFacts | None:
+    try:
+        return facts_of(name, path)
+    except OSError:
+        return None
+
+
 def _whole(name: str, data: bytes) -> UploadFile:
-    digests = Digests()
-    digests.update(data)
-    return UploadFile(
-        ObjectFacts(name=name, size_bytes=len(data), md5=digests.md5, sha256=digests.sha256), data
-    )
+    return UploadFile(facts_of(name, data), data)
 
 
 def require_allowed(policy: ExamPolicy, url: str) -> None:
@@ -113,9 +145,9 @@ class Upload:
         sid: str,
         policy: ExamPolicy,
         files: Sequence[UploadFile],
-        set_aside: Mapping[str, str],
+        set_aside: Mapping[str, Unfit],
     ) -> None:
-        """`set_aside`: names of files that were found unfit before, with the reasons."""
+        """`set_aside`: by name, files that were found unfit before."""
         self.sid = sid
         self.fault = ""
         self.files = {item.facts.name: item for item in files}
@@ -132,6 +164,11 @@ class Upload:
         self._number = 0
         self._moved = False
         self._forbidden = False
+
+    def is_for(self, approval: Mapping[str, Any] | None) -> bool:
+        """Whether exactly this approval is what it carries out."""
+        content = self.files[APPROVAL_NAME].content
+        return approval is not None and content == canonical(dict(approval))
 
     def step(self, now: int) -> GrantRequest | None:
         """The request to send now, if it is time to ask (again)."""
@@ -212,7 +249,7 @@ class Upload:
             case Outcome.SENT:
                 self._moved = True
             case Outcome.UNFIT:
-                self.set_aside[result.name] = result.reason
+                self.set_aside[result.name] = result.unfit or Unfit(result.reason)
                 self._moved = True
             case Outcome.FORBIDDEN:
                 self._forbidden = True
@@ -237,7 +274,16 @@ class Upload:
         """In words, for the room."""
         words = [f"upload: {self.fault}"] if self.fault else []
         return words + [
-            f"upload: {name} is set aside: {reason}" for name, reason in sorted(self.set_aside.items())
+            f"upload: {name} is set aside: {unfit.reason}" for name, unfit in sorted(self.set_aside.items())
+        ]
+
+    def damaged(self) -> list[DamagedFile]:
+        """What is set aside, as it lies here now."""
+        return [
+            DamagedFile(name=name, size_bytes=0, sha256=None)
+            if unfit.found is None
+            else DamagedFile(name=name, size_bytes=unfit.found.size_bytes, sha256=unfit.found.sha256)
+            for name, unfit in sorted(self.set_aside.items())
         ]
 
     def _finish_round(self, now: int) -> None:

@@ -6,6 +6,7 @@ The desks speak by hand (tests/unit/test_room_kit.py), so that what changes, and
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from appliance.policy import Strict
-from appliance.protocol import Preflight, SessionPhase
+from appliance.protocol import DamagedFile, Preflight, SessionPhase
 from appliance.room import views
 from appliance.room.accounts import add_account
 from appliance.room.app import build_app
@@ -217,6 +218,41 @@ def test_start_all_and_end_all_say_how_many_and_why_not(room: Open, page: Page) 
     press(page, "End all")
     expect(page).to_have_url(room.url + "/end")
     expect(page.get_by_role("status")).to_have_text("Sessions ending: 1.")
+
+
+def test_what_a_desk_cannot_send_is_released_as_it_lies_there(room: Open, page: Page) -> None:
+    """From the need on the dashboard to the button that came by itself; a colleague's page loses it again."""
+    sid = room.begin("d1", "C-1")
+    room.certify("d1", sid)
+    room.decide(sid, "approve")
+    page.goto(room.url + "/end")
+    button = page.get_by_role("button", name="Send as it is")
+    expect(page.locator("tbody tr")).to_have_attribute("data-state", "released")
+    expect(button).to_have_count(0)
+    spoilt = DamagedFile(name="0-video-1.evf", size_bytes=900, sha256="ab" * 32)
+    gone = DamagedFile(name=f"{sid}.0.log.evk", size_bytes=0, sha256=None)
+    words = ("0-video-1.evf: was altered", f"{gone.name}: cannot be read")
+    report = room.kit.report(sid, SessionPhase.SYNCING, set_aside=words, damaged=(spoilt, gone))
+    room.kit.hear("d1", room.kit.status("d1", report))
+    button.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("0-video-1.evf: no longer as recorded")
+    expect(dialog).to_contain_text(f"{gone.name}: cannot be read, so it is left out")
+    press(page, "Cancel")
+    page.goto(room.url + "/")
+    expect(page.locator("#needs")).to_contain_text("0-video-1.evf: was altered; and 1 more")
+    page.goto(room.url + "/end")
+    button.click()
+    press(page, "Send as it is")
+    expect(page.get_by_role("status")).to_have_text("Approved.")
+    orders = room.kit.room.database.transact(
+        lambda c: c.execute("SELECT payload FROM commands WHERE kind = 'release' ORDER BY serial").fetchall()
+    )
+    assert [json.loads(row[0])["body"]["order"].get("damaged") for row in orders] == [
+        None, [spoilt.model_dump(), gone.model_dump()],
+    ]  # fmt: skip
+    room.kit.hear("d1", room.kit.status("d1", room.kit.report(sid, SessionPhase.SYNCING)))
+    expect(button).to_have_count(0)
 
 
 def test_a_change_under_an_open_dialog_is_shown_after_cancel(room: Open, page: Page) -> None:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from appliance.archive import pulling
 from appliance.archive.cli import app
 from appliance.errors import (
     ApplianceError,
@@ -28,6 +30,7 @@ from appliance.errors import (
     StorageUnreachable,
 )
 from appliance.protocol import object_key
+from tests.damaged_sessions import flip, permit, place, remove
 from tests.sessions import EXAM, INSTITUTION, SID, Built, Plan, build_session, observation, write_config
 
 pytestmark = pytest.mark.slow
@@ -201,6 +204,117 @@ def test_missing_object(stored: Built, server: tuple[str, Path], tmp_path: Path)
     in_bucket(server, "0-video-0.evf").unlink()
     said = failed(run(stored, "pull", SID, "--out", tmp_path / "pulled"), EvidenceBroken)
     assert "0-video-0.evf is missing in the storage" in said
+
+
+DAMAGED, GONE, SHORT = "0-video-1.evf", "1-video-0.evf", "1-video-1.evf"
+
+
+@pytest.fixture
+def damaged(stored: Built, server: tuple[str, Path]) -> Built:
+    """The same session sent by a desk on whose disk a bit had flipped, a file was gone and another had lost its end."""
+    shutil.copytree(stored.folder / "segments", stored.config.parent / "whole")
+    flip(stored, DAMAGED)
+    remove(stored, GONE)
+    place(stored, SHORT).write_bytes(place(stored, SHORT).read_bytes()[:-100])
+    for name in (DAMAGED, SHORT):
+        shutil.copy(place(stored, name), in_bucket(server, name))
+    in_bucket(server, GONE).unlink()
+    return stored
+
+
+def release_damaged(built: Built, server: tuple[str, Path], *names: str) -> None:
+    permit(built, *names)
+    shutil.copy(built.folder / "approval.json", in_bucket(server, "approval.json"))
+
+
+def test_pull_of_what_was_released_as_damaged(
+    damaged: Built, server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("pull", SID, "--out", tmp_path / "pulled")
+    assert DAMAGED in failed(run(damaged, *arguments), EvidenceBroken)  # control: nobody released it
+    release_damaged(damaged, server, DAMAGED, SHORT)
+    assert f"{GONE} is missing in the storage" in failed(run(damaged, *arguments), EvidenceBroken)
+    release_damaged(damaged, server, DAMAGED, GONE, SHORT)
+    folder = tmp_path / "pulled" / SID
+    (folder / "segments" / GONE).write_bytes(b"left by a pull under an earlier release")
+    for path in (folder / "segments" / DAMAGED, folder / "segments" / SHORT):
+        path.unlink(missing_ok=True)
+    totals = watch_totals(monkeypatch)
+    pulled = run(damaged, *arguments)
+    assert pulled.exit_code == 0, pulled.exception
+    assert "2 files fetched, 6 were there, all as the manifest says; but for 3 damaged" in pulled.output
+    assert totals == [sum(place(damaged, name).stat().st_size for name in (DAMAGED, SHORT))]
+    for path in damaged.folder.rglob("*.*"):
+        assert (folder / path.relative_to(damaged.folder)).read_bytes() == path.read_bytes()
+    assert not (folder / "segments" / GONE).exists()
+    said = run(damaged, "verify", folder)
+    assert [line.split("  ")[-2] for line in said.output.splitlines() if line.startswith("lost")] == [
+        DAMAGED,
+        GONE,
+        SHORT,
+    ]
+    keys = ("--key", damaged.key, "--passphrase-file", damaged.passphrase)
+    assert run(damaged, "open", folder, *keys, "--out", tmp_path / "exam.mp4").exit_code == 0
+    (folder / "manifest.json").unlink()
+    (folder / "segments" / DAMAGED).unlink()
+    again = run(damaged, *arguments)
+    assert "1 files fetched, 7 were there, all as the manifest says; but for 3 damaged" in again.output
+
+
+def watch_totals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What each pull says that it will fetch, in bytes."""
+    totals: list[int] = []
+    real = pulling.pull
+
+    def watched(bucket: Any, trust: Any, stored: Any, out: Path, on_total: Any, on_bytes: Any) -> Any:
+        return real(bucket, trust, stored, out, totals.append, on_bytes)
+
+    monkeypatch.setattr(pulling, "pull", watched)
+    return totals
+
+
+def test_pull_of_a_whole_object_that_might_have_been_damaged_or_gone(
+    damaged: Built, server: tuple[str, Path], tmp_path: Path
+) -> None:
+    """What the desk had sent before its disk was damaged, or from another copy: the manifest's bytes count as ever."""
+    release_damaged(damaged, server, DAMAGED, GONE, SHORT)
+    whole = before_damage(damaged)
+    for name in (DAMAGED, GONE, SHORT):
+        in_bucket(server, name).write_bytes(whole[name])
+    pulled = run(damaged, "pull", SID, "--out", tmp_path / "pulled")
+    assert pulled.exit_code == 0, pulled.exception
+    assert "damaged" not in pulled.output
+    assert run(damaged, "verify", tmp_path / "pulled" / SID).exit_code == 0
+
+
+def before_damage(built: Built) -> dict[str, bytes]:
+    """The bytes before the damage."""
+    kept = built.config.parent / "whole"
+    return {path.name: path.read_bytes() for path in kept.iterdir()}
+
+
+@pytest.mark.parametrize("name", [DAMAGED, SHORT])
+def test_damaged_object_is_missed_unless_it_was_released_as_gone(
+    damaged: Built, server: tuple[str, Path], tmp_path: Path, name: str
+) -> None:
+    release_damaged(damaged, server, DAMAGED, GONE, SHORT)
+    in_bucket(server, name).unlink()
+    said = failed(run(damaged, "pull", SID, "--out", tmp_path / "pulled"), EvidenceBroken)
+    assert f"{name} is missing in the storage" in said
+
+
+@pytest.mark.parametrize("name", [DAMAGED, GONE, SHORT])
+def test_object_that_is_neither_the_manifests_nor_the_releases(
+    damaged: Built, server: tuple[str, Path], tmp_path: Path, name: str
+) -> None:
+    release_damaged(damaged, server, DAMAGED, GONE, SHORT)
+    whole = before_damage(damaged)[name]
+    for other in (whole[:-1] + b"x", whole[:-7], b"", whole + b"more"):
+        in_bucket(server, name).write_bytes(other)
+        said = failed(run(damaged, "pull", SID, "--out", tmp_path / "pulled"), EvidenceBroken)
+        assert said.startswith(f"{name} (00:00:")
+        assert not (tmp_path / "pulled" / SID / "segments" / name).exists()
+        assert not (tmp_path / "pulled" / SID / "manifest.json").exists()
 
 
 def test_unnamed_object_is_left_and_said(stored: Built, server: tuple[str, Path], tmp_path: Path) -> None:

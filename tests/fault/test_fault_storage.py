@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -190,3 +191,29 @@ def test_one_altered_file_is_set_aside_named_and_not_sent(
         room.pump("synced", lambda: state(room, sid) == "synced", pace=30)
         assert "cannot be sent" not in room.needs()
         assert set(storage.stored) == others | {"0-video-1.evf", "manifest.json"}
+
+
+def test_an_altered_file_leaves_as_it_lies_once_a_person_lets_it(
+    storage: MisbehavingStorage, rclone: S3Server, tmp_path: Path
+) -> None:
+    """No session stays on its desk for ever because a bit fell over on the disk; what that took is named for good."""
+    with certified(tmp_path, storage, rclone) as (room, node, sid):
+        segment = node.view.layout.segment(sid, "0-video-1.evf")
+        whole = segment.read_bytes()
+        spoilt = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
+        segment.write_bytes(spoilt)
+        approve(room, sid)
+        room.pump("told", lambda: bool(room.page.session(sid)["damaged"]), pace=30)
+        room.page.post(f"/api/sessions/{sid}/approve-damaged", {"files": room.page.session(sid)["damaged"]})
+        room.pump("synced", lambda: state(room, sid) == "synced", pace=30)
+        assert "cannot be sent" not in room.needs()
+        stored = {key.rsplit("/", 1)[1]: key for key in rclone.stored_keys() if sid in key}
+        assert set(stored) == {row.name for row in node.ledger.uploads(sid)}
+
+        def read(name: str) -> bytes:
+            body: bytes = rclone.client().get_object(Bucket=BUCKET, Key=stored[name])["Body"].read()
+            return body
+
+        assert read("0-video-1.evf") == spoilt
+        order = json.loads(read("approval.json"))["body"]["order"]
+        assert [file["name"] for file in order["damaged"]] == ["0-video-1.evf"]

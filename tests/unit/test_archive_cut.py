@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from appliance.archive.cli import app
-from appliance.archive.opening import SessionKeys, require_authentic_cuts
+from appliance.archive.opening import SessionKeys
 from appliance.archive.opening_key import load_representative
 from appliance.archive.session import LocalSession
+from appliance.archive.session_records import require_authentic_cuts
 from appliance.archive.trust import Trust
 from appliance.archive.verify import check_files, cuts, require_unaltered
 from appliance.config import ArchiveConfig, load_config

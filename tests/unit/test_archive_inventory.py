@@ -91,7 +91,7 @@ def test_no_field_is_a_name_or_a_place_of_a_candidate(tmp_path: Path) -> None:
     with_name = {place for place, names in everything.items() if "name" in names}
     assert with_name == {
         ("index.db", "wraps"), ("index.db", "segments"), ("ledger.db", "uploads"), ("room.db", "accounts"),
-        ("room.db", "login_failures"), ("", "ObjectFacts"), ("", "Grant"),
+        ("room.db", "login_failures"), ("", "ObjectFacts"), ("", "Grant"), ("", "DamagedFile"),
     }  # fmt: skip
 
 

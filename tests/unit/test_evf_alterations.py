@@ -216,7 +216,7 @@ def test_session_check_finds_every_alteration(built: Built, renew: bool) -> None
     [
         (True, [("if root_of(leaves[index] for index in range(manifest.leaves)) != checkpoint.root:", "if False:")]),
         (False, [
-            ("    if digest.hexdigest() != entry.sha256:", "    if False:"),
+            ("if state == FileState(entry.size_bytes, entry.sha256):", "if state.size_bytes == entry.size_bytes:"),
             ("if root_of(leaves[index] for index in range(manifest.leaves)) != checkpoint.root:", "if False:"),
         ]),
     ],

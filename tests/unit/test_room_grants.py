@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from appliance.config import StorageConfig
 from appliance.errors import BadConfig, StorageNotAllowed
 from appliance.evidence.manifest import Manifest, SegmentEntry, WrapEntry
 from appliance.policy import parse_policy
-from appliance.protocol import GrantRequest, ObjectFacts
-from appliance.room.grants import Released, check_objects
-from appliance.room.storage import Storage
+from appliance.protocol import DamagedFile, GrantRequest, ObjectFacts
+from appliance.room.grants import GrantAnswer, Released, answer_request, check_objects
+from appliance.room.storage import Storage, StoredObject
 from tests.unit.test_room_kit import BUCKET, ENDPOINT, REGION, Kit, make_kit, policy_of
 
 SID = "ab" * 16
@@ -100,6 +101,86 @@ def test_a_file_offered_twice_is_granted_once() -> None:
     fitting, refused = check(facts, facts)
     assert fitting == ["video-0-0.evf"]
     assert "twice" in refused["video-0-0.evf"]
+
+
+SPOILT = b"segment 0ne!"
+
+
+class Listed:
+    """A bucket that has what is said; everything may be put into it."""
+
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self.objects = objects
+
+    def present(self, prefix: str) -> dict[str, StoredObject]:
+        return {
+            key: StoredObject(len(data), hashlib.md5(data).hexdigest())
+            for name, data in self.objects.items()
+            if (key := released().key(name)).startswith(prefix)
+        }
+
+    def grant(self, key: str, md5_base64: str, size_bytes: int) -> tuple[str, dict[str, str]]:
+        return key, {}
+
+
+def as_damaged(*files: DamagedFile) -> Released:
+    return replace(released(), damaged={file.name: file for file in files})
+
+
+def damaged_segment() -> DamagedFile:
+    return DamagedFile(
+        name="video-0-1.evf", size_bytes=len(SPOILT), sha256=hashlib.sha256(SPOILT).hexdigest()
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "fits"),
+    [
+        (SPOILT, True),  # as a person let it go
+        (FILES["video-0-1.evf"], True),  # or put right meanwhile
+        (b"segment 0ne?", False),  # control: other bytes than those that were looked at
+    ],
+)
+def test_a_damaged_file_leaves_as_it_was_released(content: bytes, fits: bool) -> None:
+    session = as_damaged(damaged_segment())
+    offer = GrantRequest(sid=SID, number=1, objects=(offered("video-0-1.evf", content),))
+    fitting, refused = check_objects(offer, session)
+    assert ([facts.name for facts in fitting], list(refused)) == (
+        (["video-0-1.evf"], []) if fits else ([], ["video-0-1.evf"])
+    )
+
+
+def test_only_the_file_that_was_released_as_damaged_may_be_so() -> None:
+    session = as_damaged(damaged_segment())
+    offer = GrantRequest(sid=SID, number=1, objects=(offered("video-0-0.evf", SPOILT),))
+    assert check_objects(offer, session)[0] == []
+
+
+def test_a_session_is_complete_with_what_was_released_of_it() -> None:
+    """A damaged segment as it lies, and without a key file that cannot be read; manifest.json is still the last."""
+    gone = DamagedFile(name=f"{SID}.0.media.evk", size_bytes=0, sha256=None)
+    session = as_damaged(damaged_segment(), gone)
+    files = {
+        "video-0-0.evf": FILES["video-0-0.evf"], "video-0-1.evf": SPOILT,
+        "approval.json": session.release_bytes, "manifest.json": session.manifest_bytes,
+    }  # fmt: skip
+    request = GrantRequest(
+        sid=SID, number=1, objects=tuple(offered(name, data) for name, data in files.items())
+    )
+    others = {name: data for name, data in files.items() if name != "manifest.json"}
+
+    def answered(objects: dict[str, bytes], released: Released = session) -> GrantAnswer:
+        return answer_request(request, released, Listed(objects))  # type: ignore[arg-type]
+
+    assert "manifest.json" not in {grant.name for grant in answered({}).grants}
+    last = answered(others)
+    assert ([grant.name for grant in last.grants], last.complete) == (["manifest.json"], False)
+    whole = answered(files)
+    assert (whole.complete, whole.total) == (True, 4)
+    # control: without that release neither the manifest nor the session's end
+    before = answered(others, released())
+    assert ([grant.name for grant in before.grants], before.complete) == ([], False)
+    assert not answered(files, released()).complete
 
 
 def config(kit: Kit, **changes: str) -> StorageConfig:

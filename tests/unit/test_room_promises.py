@@ -28,6 +28,7 @@ NEEDED = {
     "proctor": {
         "POST /api/sessions/start", "POST /api/sessions/end", "POST /api/sessions/approve",
         "POST /api/sessions/{sid}/end", "POST /api/sessions/{sid}/break", "POST /api/sessions/{sid}/approve",
+        "POST /api/sessions/{sid}/approve-damaged",
         "POST /api/sessions/{sid}/hold", "POST /api/sessions/{sid}/note", "POST /api/sessions/{sid}/review",
     },
     "lead": {"GET /api/audit", "POST /api/sessions/{sid}/set-aside", "POST /api/sessions/{sid}/discard"},

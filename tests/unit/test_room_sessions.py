@@ -13,7 +13,7 @@ import pytest
 
 from appliance.errors import Refused
 from appliance.evidence.manifest import Gap
-from appliance.protocol import Preflight, SessionPhase
+from appliance.protocol import DamagedFile, Preflight, SessionPhase
 from appliance.room.accounts import Account, Role
 from appliance.room.commands import due
 from appliance.room.core import Room
@@ -71,6 +71,50 @@ def test_approval_before_the_certificate_is_refused(kit: Kit) -> None:
     answer = proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True})
     assert (answer.status_code, answer.json()["error"]) == refused
     assert [o["order"]["kind"] for o in orders(kit, "d1")] == ["start", "end"]
+
+
+def damaged(name: str, byte: str | None) -> DamagedFile:
+    return DamagedFile(name=name, size_bytes=900 if byte else 0, sha256=byte and byte * 64)
+
+
+def test_what_a_desk_cannot_send_is_released_as_it_lies_there(kit: Kit) -> None:
+    """Exactly the bytes that its desk told of; a second one later goes with the first."""
+    proctor, segment, wrap = kit.logged_in("proctor"), damaged("0-video-1.evf", "a"), damaged("k.evk", None)
+    sid = start(proctor)
+    end(kit, proctor, sid)
+    kit.certify("d1", sid)
+
+    def tell(*files: DamagedFile) -> None:
+        kit.hear("d1", kit.status("d1", kit.report(sid, SessionPhase.SYNCING, damaged=files)))
+
+    def ask(*files: DamagedFile) -> tuple[int, str]:
+        body = {"files": [file.model_dump() for file in files]}
+        answer = proctor.post(f"/api/sessions/{sid}/approve-damaged", body)
+        return answer.status_code, answer.json().get("error", "")
+
+    tell(segment)
+    assert ask(segment) == (409, "only a session that was approved and is not sent yet has such files")
+    assert proctor.post(f"/api/sessions/{sid}/approve", {"accept_gaps": True}).status_code == 200
+    other_bytes, unknown = damaged("0-video-1.evf", "b"), damaged("0-video-0.evf", "a")
+    for wrong in (other_bytes, unknown, wrap):
+        assert ask(wrong) == (409, "the desk does not say this of its files")
+    assert ask()[0] in (400, 422)
+    [shown] = proctor.get("/api/room").json()["sessions"]
+    assert shown["damaged"] == [segment.model_dump()]
+    assert ask(segment) == (200, "")
+    tell(wrap)
+    assert ask(wrap) == (200, "")
+    releases = [o["order"] for o in orders(kit, "d1") if o["order"]["kind"] == "release"]
+    assert [[file["name"] for file in each.get("damaged", [])] for each in releases] == [
+        [], ["0-video-1.evf"], ["0-video-1.evf", "k.evk"],
+    ]  # fmt: skip
+    assert {each["manifest_sha256"] for each in releases} == {releases[0]["manifest_sha256"]}
+    assert [action for _, action in audit(kit)][-3:] == [
+        "session.approve", "session.approve_damaged", "session.approve_damaged",
+    ]  # fmt: skip
+    staff = kit.logged_in("staff")
+    body = {"files": [wrap.model_dump()]}
+    assert staff.post(f"/api/sessions/{sid}/approve-damaged", body).status_code == 403
 
 
 def test_a_recording_with_a_gap_is_approved_by_itself(kit: Kit) -> None:

@@ -118,14 +118,28 @@ def test_an_older_recipient_set_is_refused(ledger: Ledger, view: LedgerView) -> 
 
 
 def test_uploads_count_their_attempts(ledger: Ledger, view: LedgerView) -> None:
-    ledger.add_upload(SID, "0-video-0.evf", 900, "ab" * 32)
+    ledger.set_uploads(SID, [("0-video-0.evf", 900, "ab" * 32)])
     ledger.set_upload(SID, "0-video-0.evf", "failed", "403 from the storage", attempted=True)
     ledger.set_upload(SID, "0-video-0.evf", "there", attempted=True)
-    ledger.add_upload(SID, "0-video-0.evf", 900, "ab" * 32)
+    ledger.set_uploads(SID, [("0-video-0.evf", 900, "ab" * 32)])
     (upload,) = view.uploads(SID)
     assert (upload.state, upload.attempts, upload.reason, upload.size_bytes) == ("there", 2, "", 900)
     with pytest.raises(StoreFailed, match="not in the ledger"):
         ledger.set_upload(SID, "0-video-1.evf", "there")
+
+
+def test_an_upload_of_other_bytes_waits_anew_and_what_is_no_longer_wanted_is_gone(
+    ledger: Ledger, view: LedgerView
+) -> None:
+    """As a release does that lets damaged files go as they lie: the others keep what is known of them."""
+    ledger.set_uploads(SID, [("a.evf", 900, "ab" * 32), ("b.evf", 800, "cd" * 32), ("c.evf", 700, "ef" * 32)])
+    for name, state in (("a.evf", "quarantined"), ("b.evf", "there"), ("c.evf", "quarantined")):
+        ledger.set_upload(SID, name, state, "as found")
+    ledger.set_uploads(SID, [("a.evf", 900, "12" * 32), ("b.evf", 800, "cd" * 32)])
+    assert [(row.name, row.sha256, row.state, row.reason) for row in view.uploads(SID)] == [
+        ("a.evf", "12" * 32, "waiting", ""),
+        ("b.evf", "cd" * 32, "there", "as found"),
+    ]
 
 
 def test_approval_and_small_values_are_kept(ledger: Ledger, view: LedgerView) -> None:

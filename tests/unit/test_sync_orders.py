@@ -249,8 +249,7 @@ def test_synced_only_when_released_and_every_object_is_counted(bench: Bench) -> 
     assert "not released" in take(bench, done).reason
     assert take(bench, release(ours)).accepted
     assert "2 objects, the session 0" in take(bench, done).reason
-    bench.ledger.add_upload(SID, "0-video-0.evf", 10, SHA)
-    bench.ledger.add_upload(SID, "manifest.json", 10, SHA)
+    bench.ledger.set_uploads(SID, [("0-video-0.evf", 10, SHA), ("manifest.json", 10, SHA)])
     assert "another manifest" in take(bench, done.model_copy(update={"manifest_sha256": SHA})).reason
     assert take(bench, done).accepted
     assert bench.ledger.order(SID).state == "synced"

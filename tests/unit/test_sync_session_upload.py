@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from appliance.protocol import ConfirmSynced, FromNode, SessionPhase
+from appliance.protocol import ConfirmSynced, DamagedFile, FromNode, SessionPhase
 from appliance.sync.sender import Outcome
 from appliance.sync.status import phase_of
-from tests.syncing_desk import Setup, setup
+from tests.syncing_desk import Setup, approval, setup
 from tests.unit.test_store_builders import SID
 
 __all__ = ["setup"]
@@ -97,6 +97,87 @@ def test_altered_and_missing_files_are_set_aside_and_the_others_go_on(setup: Set
     assert any("evk is set aside: cannot be read" in fault for fault in faults)
     setup.restart()
     assert {item.name for item in setup.request().objects} == {"approval.json", "manifest.json"}
+
+
+def spoil(setup: Setup, place: int = -1) -> bytes:
+    """One bit of the segment on the disk."""
+    segment = setup.bench.view.layout.segment(SID, "0-video-0.evf")
+    data = bytearray(segment.read_bytes())
+    data[place] ^= 1
+    segment.write_bytes(data)
+    return bytes(data)
+
+
+def released_as_told(setup: Setup, manifest: bytes) -> bool:
+    """A person lets go what the desk says of its files."""
+    (facts,) = setup.node.sessions.facts()
+    files = tuple(facts.damaged)
+    return setup.node.take(approval(manifest).model_copy(update={"damaged": files}))
+
+
+def test_what_is_damaged_is_told_and_leaves_as_it_lies_once_that_is_released(setup: Setup) -> None:
+    manifest = setup.release()
+    spoilt = spoil(setup)
+    wrap = f"{SID}.0.media.evk"
+    setup.bench.view.layout.wrap(wrap).unlink()
+    setup.give(setup.grants(setup.request()))
+    setup.node.finish_puts(3)
+    (facts,) = setup.node.sessions.facts()
+    assert facts.damaged == [
+        DamagedFile(name="0-video-0.evf", size_bytes=len(spoilt), sha256=hashlib.sha256(spoilt).hexdigest()),
+        DamagedFile(name=wrap, size_bytes=0, sha256=None),
+    ]
+    assert released_as_told(setup, manifest)
+    del setup.bucket.objects["approval.json"]  # as the room reads it: not the one that is wanted now
+    setup.give(setup.grants(setup.request()))
+    assert {result.outcome for result in setup.node.finish_puts(2)} == {Outcome.SENT}
+    assert setup.bucket.objects["0-video-0.evf"] == spoilt
+    setup.give(setup.grants(setup.request(0.1)))
+    setup.node.finish_puts(1)
+    assert set(setup.bucket.objects) == {"0-video-0.evf", "approval.json", "manifest.json"}
+    released = json.loads(setup.bucket.objects["approval.json"])["body"]["order"]
+    assert [file["name"] for file in released["damaged"]] == ["0-video-0.evf", wrap]
+    setup.give(setup.grants(setup.request(0.1)))
+    (facts,) = setup.node.sessions.facts()
+    assert (facts.objects_there, facts.objects_total, list(facts.damaged)) == (3, 3, [])
+    done = ConfirmSynced(sid=SID, manifest_sha256=hashlib.sha256(manifest).hexdigest(), objects=3)
+    assert not setup.node.take(done.model_copy(update={"objects": 4}))  # control
+    assert setup.node.take(done)
+
+
+def test_a_restart_after_such_a_release_goes_on_with_it(setup: Setup) -> None:
+    manifest = setup.release()
+    spoilt = spoil(setup)
+    setup.give(setup.grants(setup.request()))
+    setup.node.finish_puts(3)
+    assert released_as_told(setup, manifest)
+    setup.restart()
+    offered = {item.name: item.sha256 for item in setup.request().objects}
+    assert offered["0-video-0.evf"] == hashlib.sha256(spoilt).hexdigest()
+    assert setup.states()["0-video-0.evf"] == "waiting"
+
+
+def test_what_decays_further_is_set_aside_again_and_what_was_put_right_leaves_whole(setup: Setup) -> None:
+    """Nobody let those bytes go."""
+    manifest = setup.release()
+    segment = setup.bench.view.layout.segment(SID, "0-video-0.evf")
+    recorded = segment.read_bytes()
+    spoil(setup)
+    setup.give(setup.grants(setup.request(), {"0-video-0.evf"}))
+    setup.node.finish_puts(1)
+    assert released_as_told(setup, manifest)
+    request = setup.request()
+    spoil(setup, 40)
+    setup.give(setup.grants(request, {"0-video-0.evf"}))
+    (result,) = setup.node.finish_puts(1)
+    assert result.outcome is Outcome.UNFIT
+    setup.restart()
+    assert "0-video-0.evf" not in {item.name for item in setup.request().objects}
+    assert any("not as it was when it was released" in fault for fault in setup.node.sessions.faults())
+    segment.write_bytes(recorded)
+    setup.restart()
+    offered = {item.name: item.sha256 for item in setup.request().objects}
+    assert offered["0-video-0.evf"] == hashlib.sha256(recorded).hexdigest()
 
 
 def test_restart_asks_what_the_bucket_has(setup: Setup) -> None:

@@ -24,6 +24,19 @@ const decisions = {
     const sure = await ask(`Approve seat ${row.dataset.seat}`, words, { yes: "Approve" });
     return sure !== null && act(`/api/sessions/${row.dataset.sid}/approve`, { accept_gaps: gaps }, "Approved.");
   },
+  damaged: async (row, button) => {
+    const files = JSON.parse(button.dataset.files);
+    const names = (some) => some.slice(0, 3).map(({ name }) => name).join(", ") + (some.length > 3 ? ` and ${some.length - 3} more` : "");
+    const there = files.filter(({ sha256 }) => sha256);
+    const gone = files.filter(({ sha256 }) => !sha256);
+    const words = [
+      there.length && `${names(there)}: no longer as recorded. Sent as it lies on the desk; what is whole in it can still be opened.`,
+      gone.length && `${names(gone)}: cannot be read, so it is left out. invigil store salvage may copy parts of it from the desk's disk; do that first.`,
+      "The approval names what is sent so, in your name.",
+    ];
+    const sure = await ask(`Send seat ${row.dataset.seat} as it is`, words.filter(Boolean).join(" "), { yes: "Send as it is" });
+    return sure !== null && act(`/api/sessions/${row.dataset.sid}/approve-damaged`, { files }, "Approved.");
+  },
   hold: async (row) => {
     const reason = await ask(`Hold seat ${row.dataset.seat}`, "The recording stays on its desk until somebody approves it.", { label: "Reason", yes: "Hold" });
     return reason && act(`/api/sessions/${row.dataset.sid}/hold`, { reason }, "Held.");
