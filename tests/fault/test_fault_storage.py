@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from appliance.archive.cli import app as archive
 from appliance.clock import utc_text
+from appliance.errors import EvidenceBroken
 from appliance.protocol import Grant, Grants, ObjectFacts
 from appliance.sync.sender import Outcome, PutDone, Sender
 from appliance.sync.uploader import MAX_WAIT_S, Upload, UploadFile
 from tests.misbehaving import MisbehavingStorage
-from tests.simulated_room import Node, SimulatedRoom, simulated_room
-from tests.storages import BUCKET, S3Server
+from tests.simulated_room import INSTITUTION, Node, SimulatedRoom, simulated_room
+from tests.storages import BUCKET, REGION, S3Server
 from tests.syncing_desk import settle
 from tests.unit.test_store_builders import SID
 from tests.unit.test_sync_room import DESK, POLICY, ROOM, policy
@@ -217,3 +222,34 @@ def test_an_altered_file_leaves_as_it_lies_once_a_person_lets_it(
         assert read("0-video-1.evf") == spoilt
         order = json.loads(read("approval.json"))["body"]["order"]
         assert [file["name"] for file in order["damaged"]] == ["0-video-1.evf"]
+
+        # At the institution both verifiers name it, and who let it go.
+        trust, config = tmp_path / "room" / "trust", archive_config(tmp_path, rclone)
+        said = CliRunner().invoke(archive, ["pull", sid, "--out", str(tmp_path), "--config", str(config)])
+        assert "but for 1 damaged on the desk" in said.output
+        verified = CliRunner().invoke(archive, ["verify", str(tmp_path / sid), "--config", str(config)])
+        assert type(verified.exception) is EvidenceBroken
+        alone = subprocess.run(
+            [
+                sys.executable, "verifier/verify_session.py", tmp_path / sid,
+                "--room-ca", trust / "room-ca.pem", "--controller", trust / "controller.pub",
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert alone.returncode == 1
+        words = "damaged on the desk before it was sent, released so by lead-1 at"
+        for output in (verified.output, alone.stdout):
+            lost = [line for line in output.splitlines() if line.startswith("lost") and words in line]
+            assert ["0-video-1.evf" in line for line in lost] == [True], output
+            assert "broken" not in output
+
+
+def archive_config(folder: Path, rclone: S3Server) -> Path:
+    config = folder / "archive.toml"
+    config.write_text(
+        f'institution = "{INSTITUTION}"\nroom_ca = "room/trust/room-ca.pem"\n'
+        'controller_key = "room/trust/controller.pub"\nroot_key = "root.pub"\n'
+        f'[storage]\nendpoint = "{rclone.endpoint}"\nregion = "{REGION}"\nbucket = "{BUCKET}"\n'
+        f'credentials = "{rclone.config().credentials}"\n'
+    )
+    return config
