@@ -237,7 +237,7 @@ def test_what_a_desk_cannot_send_is_released_as_it_lies_there(room: Open, page: 
     button.click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("0-video-1.evf: no longer as recorded")
-    expect(dialog).to_contain_text(f"{gone.name}: cannot be read, so it is left out")
+    expect(dialog).to_contain_text(f"{gone.name}: cannot be read and is left out")
     press(page, "Cancel")
     page.goto(room.url + "/")
     expect(page.locator("#needs")).to_contain_text("0-video-1.evf: was altered; and 1 more")

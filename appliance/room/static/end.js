@@ -31,7 +31,7 @@ const decisions = {
     const gone = files.filter(({ sha256 }) => !sha256);
     const words = [
       there.length && `${names(there)}: no longer as recorded. Sent as it lies on the desk; what is whole in it can still be opened.`,
-      gone.length && `${names(gone)}: cannot be read, so it is left out. invigil store salvage may copy parts of it from the desk's disk; do that first.`,
+      gone.length && `${names(gone)}: cannot be read and is left out. First try invigil store salvage on the desk: it may still copy parts of it.`,
       "The approval names what is sent so, in your name.",
     ];
     const sure = await ask(`Send seat ${row.dataset.seat} as it is`, words.filter(Boolean).join(" "), { yes: "Send as it is" });
