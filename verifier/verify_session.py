@@ -136,9 +136,10 @@ def verify(
     release = verify_release(found, folder, manifest, manifest_bytes, controller)
     leaves = leaves_of_log(manifest) | verify_segments(found, folder, manifest, release)
     rewraps = verify_wraps(found, folder, manifest, release, root_key)
-    verify_root(found, manifest, leaves, root)
+    known = leaves_beside_damage(found, folder, manifest, release, root)
+    verify_root(found, manifest, leaves, known, root)
     tell_what_is_missing(found, manifest)
-    verify_nothing_added(found, folder, manifest, rewraps)
+    verify_nothing_added(found, folder, manifest, release, rewraps)
     return found
 
 
@@ -684,11 +685,40 @@ def leaves_of_log(manifest: Json) -> dict[int, bytes]:
     return leaves
 
 
-def verify_root(found: Findings, manifest: Json, leaves: dict[int, bytes], root: bytes) -> None:
-    """Proves that the session is what the room controller witnessed: nothing changed, left out or moved since."""
+def leaves_beside_damage(
+    found: Findings, folder: Path, manifest: Json, release: Json, root: bytes
+) -> dict[int, bytes]:
+    """leaves.bin, which goes with damaged files: every leaf of the session, as the witnessed root proves; else {}."""
+    path, name = folder / "leaves.bin", "leaves.bin"
+    if "damaged" not in release or not path.is_file():
+        return {}
+    size_bytes = path.stat().st_size
+    data = path.read_bytes() if size_bytes == 32 * manifest["leaves"] else b""
+    leaves = [data[place : place + 32] for place in range(0, len(data), 32)]
+    if size_bytes != len(data) or merkle_root(leaves) != root:
+        found.fail("broken", found.span, name, "these leaves do not lead to the witnessed root")
+        return {}
+    found.say("ok", found.span, name, "all leaves, they lead to the witnessed root")
+    return dict(enumerate(leaves))
+
+
+def verify_root(
+    found: Findings, manifest: Json, leaves: dict[int, bytes], known: dict[int, bytes], root: bytes
+) -> None:
+    """Proves that the session is what the room controller witnessed: nothing changed, left out or moved since.
+
+    `known` leaves stand for those of files that were released as damaged, and for no others.
+    """
     name, count = "witnessed root", manifest["leaves"]
     lost = {file for _, file, _ in found.lost}  # up to here only what was released as damaged
-    damaged = sum(entry["records"] for entry in manifest["segments"] if entry["name"] in lost)
+    entries = [entry for entry in manifest["segments"] if entry["name"] in lost]
+    damaged = sum(entry["records"] for entry in entries)
+    if known:
+        runs = [run for entry in entries for run in entry["leaf_runs"]]
+        leaves = leaves | {
+            number: known[number] for first, many in runs for number in range(first, first + many)
+        }
+        damaged = 0
     if len(leaves) + damaged != count:
         found.fail("broken", found.span, name, "cannot be computed: records are missing")
     elif damaged:
@@ -815,9 +845,11 @@ def whole_number(value: object) -> TypeGuard[int]:
 # --- 11  Nothing added
 
 
-def verify_nothing_added(found: Findings, folder: Path, manifest: Json, rewraps: list[str]) -> None:
+def verify_nothing_added(
+    found: Findings, folder: Path, manifest: Json, release: Json, rewraps: list[str]
+) -> None:
     """Proves that the folder holds only what the desk signed and what was looked at above; names what else it holds."""
-    named = {"manifest.json", "approval.json"}
+    named = {"manifest.json", "approval.json"} | ({"leaves.bin"} if "damaged" in release else set())
     named |= {f"segments/{entry['name']}" for entry in manifest["segments"]}
     named |= {f"wraps/{entry['name']}" for entry in manifest["wraps"]} | {f"wraps/{name}" for name in rewraps}
     for path in sorted(folder.rglob("*")):

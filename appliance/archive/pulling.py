@@ -29,8 +29,22 @@ from appliance.archive.trust import Trust
 from appliance.errors import EvidenceBroken, NoSpace, Refused
 from appliance.evf.rewraps import MAX_FILE_BYTES as MAX_REWRAP_BYTES
 from appliance.evf.rewraps import rewrap_version
-from appliance.evidence.manifest import MAX_MANIFEST_BYTES, Manifest, SegmentEntry, WrapEntry
-from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, MAX_MESSAGE_BYTES, DamagedFile, Release
+from appliance.evidence.manifest import (
+    LEAVES_NAME,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    SegmentEntry,
+    WrapEntry,
+    read_leaves,
+)
+from appliance.evidence.merkle import HASH_BYTES
+from appliance.protocol import (
+    APPROVAL_NAME,
+    MANIFEST_NAME,
+    MAX_MESSAGE_BYTES,
+    DamagedFile,
+    Release,
+)
 from appliance.timecode import span_text
 
 SPARE_BYTES = 64 << 20  # left free on the institution's disk
@@ -99,6 +113,7 @@ def pull(
         if rewrap_version(name, stored.sid) is not None
     }
     rewrapped = read_rewrapped(rewraps.items(), manifest, trust.root_key)
+    leaves = _leaves(bucket, stored, manifest) if release.damaged else b""
 
     folder = out / stored.sid
     _prepare(folder)
@@ -117,7 +132,10 @@ def pull(
         _write_small(place(folder, name), rewraps[name])
     _write_small(place(folder, APPROVAL_NAME), approval_bytes)
     _write_small(place(folder, MANIFEST_NAME), manifest_bytes)
+    if leaves:
+        _write_small(folder / LEAVES_NAME, leaves)
     known = {one.name for one in wanted} | {MANIFEST_NAME, APPROVAL_NAME, *rewrapped.valid}
+    known |= {LEAVES_NAME} if leaves else set()
     left_over = {name for name in stored.objects if rewrapped.erased(name)}
     return Pulled(
         folder=folder,
@@ -146,6 +164,14 @@ def _documents(bucket: Bucket, trust: Trust, stored: StoredSession) -> tuple[byt
     approval_bytes = bucket.read(stored.exam, stored.sid, APPROVAL_NAME, MAX_MESSAGE_BYTES)
     _, release = trusted_approval(approval_bytes, manifest_bytes, manifest, trust)
     return manifest_bytes, approval_bytes, manifest, release
+
+
+def _leaves(bucket: Bucket, stored: StoredSession, manifest: Manifest) -> bytes:
+    if LEAVES_NAME not in stored.objects:
+        return b""
+    data = bucket.read(stored.exam, stored.sid, LEAVES_NAME, HASH_BYTES * manifest.leaves)
+    read_leaves(manifest, data)
+    return data
 
 
 def _named(manifest: Manifest, release: Release) -> list[Wanted]:

@@ -5,11 +5,11 @@ What it gives is authentic and in its place within its segment; whether somethin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from appliance.evf.errors import EvfError
-from appliance.evf.format import PREFIX_FIXED_BYTES, RecordKind, header_json_length
+from appliance.evf.format import PREFIX_FIXED_BYTES, RecordKind, header_json_length, leaf_hash
 from appliance.evf.reader import Record, open_record
 from appliance.store.salvage_scan import FoundRecord, FoundSegment
 from appliance.timecode import clock_text
@@ -19,15 +19,22 @@ class RoundDamage:
     """One file whose header is whole. Iterate once; then `opened` records were given, and `notes` say what was not.
 
     `secret`: S(seg). `most_records`: so many records of content, and none behind them, are the segment's.
+    `witnessed`: leaf of each, where they are known.
     """
 
     def __init__(
-        self, path: Path, segment: FoundSegment, secret: bytes, most_records: int | None = None
+        self,
+        path: Path,
+        segment: FoundSegment,
+        secret: bytes,
+        most_records: int | None = None,
+        witnessed: Sequence[bytes] | None = None,
     ) -> None:
         self._path = path
         self._segment = segment
         self._secret = secret
         self._most_records = most_records
+        self._witnessed = witnessed
         self._spoilt = 0
         self._first_spoilt = ""
         self.opened = 0
@@ -46,8 +53,12 @@ class RoundDamage:
                     self._leave_out(place, "its manifest does not count it")
                     continue
                 stream.seek(place.offset_bytes)
+                data = stream.read(place.length_bytes)
+                if self._witnessed is not None and leaf_hash(data) != self._witnessed[place.index]:
+                    self._leave_out(place, "it is not the record that was witnessed")
+                    continue
                 try:
-                    record = open_record(stream.read(place.length_bytes), header_bytes, self._secret, commit)
+                    record = open_record(data, header_bytes, self._secret, commit)
                 except EvfError as error:
                     self._leave_out(place, str(error))
                     continue

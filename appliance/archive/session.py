@@ -25,14 +25,17 @@ from appliance.evf.wraps import wrap_name
 from appliance.evidence.completeness import VIDEO_TRACK, Completeness, completeness_of
 from appliance.evidence.cut import Cut
 from appliance.evidence.manifest import (
+    LEAVES_NAME,
     MAX_MANIFEST_BYTES,
     Gap,
     Manifest,
     SegmentEntry,
     claimed_device,
     claimed_key,
+    read_leaves,
     verify_manifest,
 )
+from appliance.evidence.merkle import HASH_BYTES
 from appliance.protocol import (
     APPROVAL_NAME,
     COMMAND_PURPOSE,
@@ -71,6 +74,9 @@ class LocalSession:
     rewrapped: Rewrapped
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     damaged: Mapping[str, DamagedFile] = field(default_factory=dict)
+    leaves: tuple[
+        bytes, ...
+    ] = ()  # all of them, of a session with damaged files; they lead to the witnessed root
 
     @classmethod
     def load(cls, folder: Path, trust: Trust) -> LocalSession:
@@ -96,6 +102,7 @@ class LocalSession:
             approval_sha256=hashlib.sha256(approval_bytes).hexdigest(),
             release=release,
             rewrapped=read_rewrapped(_rewraps(folder, manifest.sid), manifest, trust.root_key),
+            leaves=_leaves(folder, manifest) if release.damaged else (),
         )
 
     @property
@@ -136,7 +143,9 @@ class LocalSession:
 
     @property
     def rooted(self) -> bool:
-        """Every segment is whole, so that the root which the room witnessed can be computed from them."""
+        """The root which the room witnessed can be computed: every segment is whole, or all leaves are there."""
+        if self.leaves and not self.cuts:
+            return True
         return not any(
             entry.name in self.cuts or entry.name in self.damaged for entry in self.manifest.segments
         )
@@ -173,12 +182,22 @@ class LocalSession:
     def unnamed_files(self) -> Iterator[str]:
         """Files in the folder that the manifest does not name, ordered; what is named like a re-wrap apart."""
         named = {self.folder / MANIFEST_NAME, self.folder / APPROVAL_NAME}
+        if self.leaves:
+            named.add(self.folder / LEAVES_NAME)
         named.update(self.path(name) for name in (*self.rewrapped.valid, *self.rewrapped.problems))
         named.update(self.path(segment.name) for segment in self.manifest.segments)
         named.update(self.path(wrap.name) for wrap in self.manifest.wraps)
         for path in sorted(self.folder.rglob("*")):
             if path not in named and (path.is_symlink() or not path.is_dir()):
                 yield str(path.relative_to(self.folder))
+
+
+def _leaves(folder: Path, manifest: Manifest) -> tuple[bytes, ...]:
+    path = folder / LEAVES_NAME
+    if not path.is_file():
+        return ()
+    size_bytes = HASH_BYTES * manifest.leaves
+    return read_leaves(manifest, read_file(path, size_bytes) if path.stat().st_size == size_bytes else b"")
 
 
 def _rewraps(folder: Path, sid: str) -> Iterator[tuple[str, bytes]]:

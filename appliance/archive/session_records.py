@@ -14,7 +14,7 @@ from appliance.errors import EvidenceBroken
 from appliance.evf.errors import EvfError
 from appliance.evf.format import Header
 from appliance.evf.reader import Outcome, Record, SegmentReader
-from appliance.evidence.manifest import SegmentEntry, header_problem
+from appliance.evidence.manifest import SegmentEntry, header_problem, leaf_indices
 from appliance.store.salvage_scan import examine_segment
 from appliance.timecode import span_text
 
@@ -69,7 +69,10 @@ class Reading:
             self.notes.append(f"{entry.name}: nothing of it opens, it is left out: {problem}")
             return
         content = entry.records - (entry.outcome == Outcome.CLOSED.value)
-        damaged = RoundDamage(path, found, self._keys.secret_for(found.header), content)
+        witnessed = (
+            [self._session.leaves[index] for index in leaf_indices(entry)] if self._session.leaves else None
+        )
+        damaged = RoundDamage(path, found, self._keys.secret_for(found.header), content, witnessed)
         yield from damaged
         self.notes.append(f"{entry.name} was damaged on the desk: {damaged.opened} of {content} records open")
         self.notes.extend(damaged.notes())

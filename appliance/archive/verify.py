@@ -14,7 +14,7 @@ from appliance.errors import BadInput, EvidenceBroken
 from appliance.evf.wraps import wrap_name
 from appliance.evidence.completeness import keyless
 from appliance.evidence.cut import Cut
-from appliance.evidence.manifest import FileState, Finding, OpenedSegment, verify_session
+from appliance.evidence.manifest import LEAVES_NAME, FileState, Finding, OpenedSegment, verify_session
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, DamagedFile
 from appliance.timecode import clock_text, span_text
 
@@ -73,7 +73,7 @@ def check_files(
             reason = (error.strerror or str(error)).lower()
             raise BadInput(f"cannot read {path}: {reason}", "check its permissions") from error
 
-    findings = verify_session(session.manifest, open_file, opened, _released(session))
+    findings = verify_session(session.manifest, open_file, opened, _released(session), session.leaves)
     wrong = {
         finding.name: finding
         for finding in findings
@@ -218,6 +218,8 @@ def _named(session: LocalSession) -> Iterator[FileCheck]:
         f"signed by desk {manifest.desk}, {manifest.leaves} leaves cosigned by the room controller",
     )
     yield FileCheck(APPROVAL_NAME, 0, end, f"{session.release.approved_by}, {session.release.approved_at}")
+    if session.leaves:
+        yield FileCheck(LEAVES_NAME, 0, end, "all leaves, they lead to the witnessed root")
     for segment in manifest.segments:
         open_ended = ", open-ended" if segment.outcome == "OPEN_ENDED" else ""
         yield FileCheck(

@@ -6,7 +6,7 @@ HPKE Base does not authenticate its sender; the device key's signature here, und
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import SEEK_END
 from typing import BinaryIO
@@ -30,7 +30,7 @@ from appliance.evidence.checkpoint import (
 )
 from appliance.evidence.cut import Cut, find_cut
 from appliance.evidence.device import UNUSABLE, device_key, ed25519_key
-from appliance.evidence.merkle import event_leaf, root_of
+from appliance.evidence.merkle import HASH_BYTES, event_leaf, root_of
 from appliance.evidence.session import (
     EventLeaf,
     Gap,
@@ -42,6 +42,7 @@ from appliance.evidence.session import (
 )
 
 __all__ = [
+    "LEAVES_NAME",
     "Cut",
     "EventLeaf",
     "FileState",
@@ -53,7 +54,9 @@ __all__ = [
     "SegmentEntry",
     "WrapEntry",
     "header_problem",
+    "leaf_indices",
     "read_checkpoint",
+    "read_leaves",
     "sign_manifest",
     "verify_manifest",
     "verify_session",
@@ -61,6 +64,8 @@ __all__ = [
 
 PURPOSE = "manifest"
 MANIFEST_NAME = "manifest.json"
+# Beside damaged files: all leaves of the session, 32 bytes each. The root proves them, so that nobody has to sign them.
+LEAVES_NAME = "leaves.bin"
 MAX_MANIFEST_BYTES = 64 * 2**20
 _CHUNK_BYTES = 1 << 20
 
@@ -153,16 +158,27 @@ def read_checkpoint(manifest: Manifest, device_key: Ed25519PublicKey) -> Checkpo
     return verify_checkpoint(manifest.checkpoint, device_key, node_key_name(manifest.desk), origin)
 
 
+def read_leaves(manifest: Manifest, data: bytes) -> tuple[bytes, ...]:
+    """leaves.bin: all leaves of the session in order; EvidenceBroken unless they lead to the checkpoint's root."""
+    leaves = tuple(data[place : place + HASH_BYTES] for place in range(0, len(data), HASH_BYTES))
+    right = len(data) == HASH_BYTES * manifest.leaves
+    if not right or root_of(leaves) != read_checkpoint(manifest, claimed_key(manifest)).root:
+        raise EvidenceBroken(f"{LEAVES_NAME} does not lead to the witnessed root", "pull the session again")
+    return leaves
+
+
 def verify_session(
     manifest: Manifest,
     open_file: Callable[[str], BinaryIO],
     opened: Mapping[str, OpenedSegment] | None = None,
     released: Mapping[str, FileState] | None = None,
+    known_leaves: Sequence[bytes] = (),
 ) -> list[Finding]:
     """Findings in the manifest's order, empty when all is well; the manifest is one from `verify_manifest`.
 
     `open_file(name)` gives a seekable binary stream or raises FileNotFoundError. `opened`: segments by name that
     were read to their END already. `released`: what else, by name, a verified release lets a file be.
+    `known_leaves`: all of them, from `read_leaves`; they stand for those of damaged segments.
     """
     released = released or {}
     findings: list[Finding] = []
@@ -177,8 +193,11 @@ def verify_session(
         else:
             finding = _check_segment(manifest, segment, open_file, leaves, released)
         if finding:
-            unreadable = True
             findings.append(finding)
+        if finding and finding.damaged and known_leaves:
+            leaves.update((index, known_leaves[index]) for index in leaf_indices(segment))
+        elif finding:
+            unreadable = True
     start_90k = min((segment.start_90k for segment in manifest.segments), default=0)
     end_90k = max((segment.end_90k for segment in manifest.segments), default=0)
     for wrap in manifest.wraps:
@@ -197,7 +216,7 @@ def verify_session(
         )
         for leaf in manifest.lost
     )
-    # A missing, cut, damaged or altered segment is named above; the root can only be computed when all are whole.
+    # A missing, cut, damaged or altered segment is named above; the root can only be computed with all leaves.
     if not unreadable:
         problem = _check_root(manifest, leaves)
         if problem:
@@ -289,9 +308,13 @@ def _check_opened(
 def _place_leaves(entry: SegmentEntry, found: Sequence[bytes], leaves: dict[int, bytes]) -> str:
     if len(found) != entry.records:
         return f"file holds {len(found)} records, manifest says {entry.records}"
-    indices = (first + step for first, count in entry.leaf_runs for step in range(count))
-    leaves.update(zip(indices, found, strict=True))
+    leaves.update(zip(leaf_indices(entry), found, strict=True))
     return ""
+
+
+def leaf_indices(entry: SegmentEntry) -> Iterator[int]:
+    """Where the segment's records, in order, stand among the session's leaves."""
+    return (first + step for first, count in entry.leaf_runs for step in range(count))
 
 
 def _cut(manifest: Manifest, entry: SegmentEntry, open_file: Callable[[str], BinaryIO]) -> Cut | None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from appliance.evf.errors import EvfError
 from appliance.evf.signed import decode_base64
-from appliance.evidence.manifest import Manifest
+from appliance.evidence.manifest import LEAVES_NAME, Manifest
+from appliance.evidence.merkle import HASH_BYTES
 from appliance.protocol import (
     APPROVAL_NAME,
     MANIFEST_NAME,
@@ -48,7 +49,17 @@ class Released:
     def needed(self, offered: Iterable[str]) -> set[str]:
         """Names of what has to be in the bucket; a file that may be absent only where it is `offered` after all."""
         absent = {name for name, file in self.damaged.items() if file.sha256 is None}
-        return set(self.expected()) - (absent - set(offered))
+        leaves = {LEAVES_NAME} if self.damaged else set()
+        return set(self.expected()) - (absent - set(offered)) | leaves
+
+    def fits(self, offered: ObjectFacts) -> bool:
+        """Whether these bytes may go under this name; the leaves' are proven by the root, their number stands."""
+        facts = (offered.size_bytes, offered.sha256)
+        if offered.name == LEAVES_NAME:
+            return bool(self.damaged) and offered.size_bytes == HASH_BYTES * self.manifest.leaves
+        damaged = self.damaged.get(offered.name)
+        as_released = damaged is not None and facts == (damaged.size_bytes, damaged.sha256)
+        return as_released or facts == self.expected().get(offered.name)
 
     def key(self, name: str) -> str:
         """Where a file lies in the bucket."""
@@ -68,7 +79,7 @@ class GrantAnswer:
 
 def check_objects(request: GrantRequest, released: Released) -> tuple[list[ObjectFacts], dict[str, str]]:
     """Split what a desk offers into what may go and what may not, with the reason; raises nothing."""
-    expected = released.expected()
+    named = {*released.expected(), *([LEAVES_NAME] if released.damaged else [])}
     own_md5 = {
         APPROVAL_NAME: hashlib.md5(released.release_bytes, usedforsecurity=False).digest(),
         MANIFEST_NAME: hashlib.md5(released.manifest_bytes, usedforsecurity=False).digest(),
@@ -76,15 +87,14 @@ def check_objects(request: GrantRequest, released: Released) -> tuple[list[Objec
     fitting: list[ObjectFacts] = []
     refused: dict[str, str] = {}
     for offered in request.objects:
-        wanted = expected.get(offered.name)
         try:
             md5 = decode_base64(offered.md5, 16)
         except EvfError:
             refused[offered.name] = "its MD5 is malformed"
             continue
-        if wanted is None:
+        if offered.name not in named:
             refused[offered.name] = "the manifest does not name it"
-        elif (offered.size_bytes, offered.sha256) not in (wanted, _as_damaged(released, offered.name)):
+        elif not released.fits(offered):
             refused[offered.name] = "its size or SHA-256 is not the manifest's"
         elif own_md5.get(offered.name, md5) != md5:
             refused[offered.name] = "its MD5 is not that of the room's own copy"
@@ -93,11 +103,6 @@ def check_objects(request: GrantRequest, released: Released) -> tuple[list[Objec
         else:
             fitting.append(offered)
     return fitting, refused
-
-
-def _as_damaged(released: Released, name: str) -> tuple[int, str | None] | None:
-    file = released.damaged.get(name)
-    return None if file is None else (file.size_bytes, file.sha256)
 
 
 def answer_request(request: GrantRequest, released: Released, storage: Storage) -> GrantAnswer:

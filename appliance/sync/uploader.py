@@ -17,6 +17,7 @@ import httpx
 
 from appliance.errors import StorageNotAllowed
 from appliance.evf.canonical import canonical
+from appliance.evidence.manifest import LEAVES_NAME
 from appliance.policy import ExamPolicy
 from appliance.protocol import (
     APPROVAL_NAME,
@@ -66,7 +67,8 @@ def session_files(
     """Everything that goes to the storage: what the manifest names, the approval and the manifest itself.
 
     A file that the index no longer knows as the manifest does comes with its `problem`. One that was released as
-    damaged comes as it was then, or as the manifest says; what may be absent and cannot be read is left out.
+    damaged comes as it was then, or as the manifest says; what may be absent and cannot be read is left out. With
+    such files go the session's leaves, so that the witnessed root can be computed without their records.
     """
     body = json.loads(manifest)["body"]
     order = Release.model_validate(approval["body"]["order"])
@@ -93,6 +95,8 @@ def session_files(
         )
         problem = None if fits else Unfit(_UNKNOWN, _found(name, path))
         files.append(UploadFile(facts, path, problem))
+    if damaged:
+        files.append(_whole(LEAVES_NAME, b"".join(view.leaves(sid))))
     files.append(_whole(APPROVAL_NAME, canonical(dict(approval))))
     files.append(_whole(MANIFEST_NAME, manifest))
     return files

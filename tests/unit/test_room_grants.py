@@ -156,12 +156,25 @@ def test_only_the_file_that_was_released_as_damaged_may_be_so() -> None:
     assert check_objects(offer, session)[0] == []
 
 
+@pytest.mark.parametrize(
+    ("session", "leaves", "fits"),
+    [
+        (as_damaged(damaged_segment()), 2, True),
+        (as_damaged(damaged_segment()), 3, False),
+        (released(), 2, False),  # nothing is damaged: then they go with nothing
+    ],
+)
+def test_leaves_go_with_damaged_files_and_in_their_number(session: Released, leaves: int, fits: bool) -> None:
+    offer = GrantRequest(sid=SID, number=1, objects=(offered("leaves.bin", bytes(32 * leaves)),))
+    assert [facts.name for facts in check_objects(offer, session)[0]] == (["leaves.bin"] if fits else [])
+
+
 def test_a_session_is_complete_with_what_was_released_of_it() -> None:
     """A damaged segment as it lies, and without a key file that cannot be read; manifest.json is still the last."""
     gone = DamagedFile(name=f"{SID}.0.media.evk", size_bytes=0, sha256=None)
     session = as_damaged(damaged_segment(), gone)
     files = {
-        "video-0-0.evf": FILES["video-0-0.evf"], "video-0-1.evf": SPOILT,
+        "video-0-0.evf": FILES["video-0-0.evf"], "video-0-1.evf": SPOILT, "leaves.bin": bytes(2 * 32),
         "approval.json": session.release_bytes, "manifest.json": session.manifest_bytes,
     }  # fmt: skip
     request = GrantRequest(
@@ -176,7 +189,7 @@ def test_a_session_is_complete_with_what_was_released_of_it() -> None:
     last = answered(others)
     assert ([grant.name for grant in last.grants], last.complete) == (["manifest.json"], False)
     whole = answered(files)
-    assert (whole.complete, whole.total) == (True, 4)
+    assert (whole.complete, whole.total) == (True, 5)
     # control: without that release neither the manifest nor the session's end
     before = answered(others, released())
     assert ([grant.name for grant in before.grants], before.complete) == ([], False)

@@ -130,18 +130,19 @@ def test_what_is_damaged_is_told_and_leaves_as_it_lies_once_that_is_released(set
     assert released_as_told(setup, manifest)
     del setup.bucket.objects["approval.json"]  # as the room reads it: not the one that is wanted now
     setup.give(setup.grants(setup.request()))
-    assert {result.outcome for result in setup.node.finish_puts(2)} == {Outcome.SENT}
+    assert {result.outcome for result in setup.node.finish_puts(3)} == {Outcome.SENT}
     assert setup.bucket.objects["0-video-0.evf"] == spoilt
+    assert setup.bucket.objects["leaves.bin"] == b"".join(setup.bench.view.leaves(SID))
     setup.give(setup.grants(setup.request(0.1)))
     setup.node.finish_puts(1)
-    assert set(setup.bucket.objects) == {"0-video-0.evf", "approval.json", "manifest.json"}
+    assert set(setup.bucket.objects) == {"0-video-0.evf", "leaves.bin", "approval.json", "manifest.json"}
     released = json.loads(setup.bucket.objects["approval.json"])["body"]["order"]
     assert [file["name"] for file in released["damaged"]] == ["0-video-0.evf", wrap]
     setup.give(setup.grants(setup.request(0.1)))
     (facts,) = setup.node.sessions.facts()
-    assert (facts.objects_there, facts.objects_total, list(facts.damaged)) == (3, 3, [])
-    done = ConfirmSynced(sid=SID, manifest_sha256=hashlib.sha256(manifest).hexdigest(), objects=3)
-    assert not setup.node.take(done.model_copy(update={"objects": 4}))  # control
+    assert (facts.objects_there, facts.objects_total, list(facts.damaged)) == (4, 4, [])
+    done = ConfirmSynced(sid=SID, manifest_sha256=hashlib.sha256(manifest).hexdigest(), objects=4)
+    assert not setup.node.take(done.model_copy(update={"objects": 3}))  # control
     assert setup.node.take(done)
 
 
