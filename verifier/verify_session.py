@@ -139,7 +139,7 @@ def verify(
     known = leaves_beside_damage(found, folder, manifest, release, root)
     verify_root(found, manifest, leaves, known, root)
     tell_what_is_missing(found, manifest)
-    verify_nothing_added(found, folder, manifest, release, rewraps)
+    verify_nothing_added(found, folder, manifest, rewraps, known)
     return found
 
 
@@ -846,10 +846,10 @@ def whole_number(value: object) -> TypeGuard[int]:
 
 
 def verify_nothing_added(
-    found: Findings, folder: Path, manifest: Json, release: Json, rewraps: list[str]
+    found: Findings, folder: Path, manifest: Json, rewraps: list[str], known: dict[int, bytes]
 ) -> None:
     """Proves that the folder holds only what the desk signed and what was looked at above; names what else it holds."""
-    named = {"manifest.json", "approval.json"} | ({"leaves.bin"} if "damaged" in release else set())
+    named = {"manifest.json", "approval.json"} | ({"leaves.bin"} if known else set())
     named |= {f"segments/{entry['name']}" for entry in manifest["segments"]}
     named |= {f"wraps/{entry['name']}" for entry in manifest["wraps"]} | {f"wraps/{name}" for name in rewraps}
     for path in sorted(folder.rglob("*")):

@@ -62,7 +62,7 @@ class LocalSession:
     """A folder whose manifest and approval are verified.
 
     By file name, once its files are checked too: `cuts`, and `damaged`, what is not as the manifest says but as its
-    release does.
+    release does. `leaves`: all of them, where they lie beside damaged files; they lead to the witnessed root.
     """
 
     folder: Path
@@ -74,9 +74,7 @@ class LocalSession:
     rewrapped: Rewrapped
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     damaged: Mapping[str, DamagedFile] = field(default_factory=dict)
-    leaves: tuple[
-        bytes, ...
-    ] = ()  # all of them, of a session with damaged files; they lead to the witnessed root
+    leaves: tuple[bytes, ...] = ()
 
     @classmethod
     def load(cls, folder: Path, trust: Trust) -> LocalSession:
