@@ -139,7 +139,7 @@ def verify(
     known = leaves_beside_damage(found, folder, manifest, release, root)
     verify_root(found, manifest, leaves, known, root)
     tell_what_is_missing(found, manifest)
-    verify_nothing_added(found, folder, manifest, rewraps, known)
+    verify_nothing_added(found, folder, manifest, release, rewraps)
     return found
 
 
@@ -696,7 +696,10 @@ def leaves_beside_damage(
     data = path.read_bytes() if size_bytes == 32 * manifest["leaves"] else b""
     leaves = [data[place : place + 32] for place in range(0, len(data), 32)]
     if size_bytes != len(data) or merkle_root(leaves) != root:
-        found.fail("broken", found.span, name, "these leaves do not lead to the witnessed root")
+        # Nobody signed them: this is no worse than a session without them.
+        found.fail(
+            "lost", found.span, name, "these leaves do not lead to the witnessed root and prove nothing"
+        )
         return {}
     found.say("ok", found.span, name, "all leaves, they lead to the witnessed root")
     return dict(enumerate(leaves))
@@ -846,10 +849,12 @@ def whole_number(value: object) -> TypeGuard[int]:
 
 
 def verify_nothing_added(
-    found: Findings, folder: Path, manifest: Json, rewraps: list[str], known: dict[int, bytes]
+    found: Findings, folder: Path, manifest: Json, release: Json, rewraps: list[str]
 ) -> None:
     """Proves that the folder holds only what the desk signed and what was looked at above; names what else it holds."""
-    named = {"manifest.json", "approval.json"} | ({"leaves.bin"} if known else set())
+    named = {"manifest.json", "approval.json"}
+    if "damaged" in release and (folder / "leaves.bin").is_file():
+        named.add("leaves.bin")
     named |= {f"segments/{entry['name']}" for entry in manifest["segments"]}
     named |= {f"wraps/{entry['name']}" for entry in manifest["wraps"]} | {f"wraps/{name}" for name in rewraps}
     for path in sorted(folder.rglob("*")):

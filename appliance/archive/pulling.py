@@ -35,7 +35,6 @@ from appliance.evidence.manifest import (
     Manifest,
     SegmentEntry,
     WrapEntry,
-    read_leaves,
 )
 from appliance.evidence.merkle import HASH_BYTES
 from appliance.protocol import (
@@ -167,11 +166,11 @@ def _documents(bucket: Bucket, trust: Trust, stored: StoredSession) -> tuple[byt
 
 
 def _leaves(bucket: Bucket, stored: StoredSession, manifest: Manifest) -> bytes:
-    if LEAVES_NAME not in stored.objects:
+    """What there is of them; whether they hold, `verify` says."""
+    size_bytes = HASH_BYTES * manifest.leaves
+    if stored.objects.get(LEAVES_NAME) != size_bytes:
         return b""
-    data = bucket.read(stored.exam, stored.sid, LEAVES_NAME, HASH_BYTES * manifest.leaves)
-    read_leaves(manifest, data)
-    return data
+    return bucket.read(stored.exam, stored.sid, LEAVES_NAME, size_bytes)
 
 
 def _named(manifest: Manifest, release: Release) -> list[Wanted]:
@@ -268,6 +267,10 @@ def _fetch(
     sha256 = bucket.save(stored.exam, stored.sid, wanted.name, part, limit_bytes, on_bytes)
     if not wanted.fits(part.stat().st_size, sha256):
         part.unlink()
+        if wanted.damaged is not None and wanted.damaged.sha256 is None:
+            # Sent before it could no longer be read: nobody released these bytes.
+            target.unlink(missing_ok=True)
+            return
         raise EvidenceBroken(
             f"the storage's copy is not what the manifest says{', nor what was released' if wanted.damaged else ''}",
             "the object was replaced or damaged after the upload; ask the storage's operator for its versions",

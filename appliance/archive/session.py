@@ -62,7 +62,8 @@ class LocalSession:
     """A folder whose manifest and approval are verified.
 
     By file name, once its files are checked too: `cuts`, and `damaged`, what is not as the manifest says but as its
-    release does. `leaves`: all of them, where they lie beside damaged files; they lead to the witnessed root.
+    release does. `leaves`: all of them, where they lie beside damaged files; they lead to the witnessed root; None
+    where they do not, and then they prove nothing.
     """
 
     folder: Path
@@ -74,7 +75,7 @@ class LocalSession:
     rewrapped: Rewrapped
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     damaged: Mapping[str, DamagedFile] = field(default_factory=dict)
-    leaves: tuple[bytes, ...] = ()
+    leaves: tuple[bytes, ...] | None = ()
 
     @classmethod
     def load(cls, folder: Path, trust: Trust) -> LocalSession:
@@ -180,7 +181,7 @@ class LocalSession:
     def unnamed_files(self) -> Iterator[str]:
         """Files in the folder that the manifest does not name, ordered; what is named like a re-wrap apart."""
         named = {self.folder / MANIFEST_NAME, self.folder / APPROVAL_NAME}
-        if self.leaves:
+        if self.leaves != ():
             named.add(self.folder / LEAVES_NAME)
         named.update(self.path(name) for name in (*self.rewrapped.valid, *self.rewrapped.problems))
         named.update(self.path(segment.name) for segment in self.manifest.segments)
@@ -190,12 +191,17 @@ class LocalSession:
                 yield str(path.relative_to(self.folder))
 
 
-def _leaves(folder: Path, manifest: Manifest) -> tuple[bytes, ...]:
+def _leaves(folder: Path, manifest: Manifest) -> tuple[bytes, ...] | None:
     path = folder / LEAVES_NAME
     if not path.is_file():
         return ()
     size_bytes = HASH_BYTES * manifest.leaves
-    return read_leaves(manifest, read_file(path, size_bytes) if path.stat().st_size == size_bytes else b"")
+    try:
+        return read_leaves(
+            manifest, read_file(path, size_bytes) if path.stat().st_size == size_bytes else b""
+        )
+    except EvidenceBroken:
+        return None
 
 
 def _rewraps(folder: Path, sid: str) -> Iterator[tuple[str, bytes]]:

@@ -18,6 +18,9 @@ from appliance.evidence.manifest import LEAVES_NAME, FileState, Finding, OpenedS
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, DamagedFile
 from appliance.timecode import clock_text, span_text
 
+# Nobody signed them, and without them is as good as with these: no reason to keep what is left of a session shut.
+_UNPROVEN = "these leaves do not lead to the witnessed root and prove nothing"
+
 
 @dataclass(frozen=True)
 class FileCheck:
@@ -73,7 +76,7 @@ def check_files(
             reason = (error.strerror or str(error)).lower()
             raise BadInput(f"cannot read {path}: {reason}", "check its permissions") from error
 
-    findings = verify_session(session.manifest, open_file, opened, _released(session), session.leaves)
+    findings = verify_session(session.manifest, open_file, opened, _released(session), session.leaves or ())
     wrong = {
         finding.name: finding
         for finding in findings
@@ -218,7 +221,9 @@ def _named(session: LocalSession) -> Iterator[FileCheck]:
         f"signed by desk {manifest.desk}, {manifest.leaves} leaves cosigned by the room controller",
     )
     yield FileCheck(APPROVAL_NAME, 0, end, f"{session.release.approved_by}, {session.release.approved_at}")
-    if session.leaves:
+    if session.leaves is None:
+        yield FileCheck(LEAVES_NAME, 0, end, "", _UNPROVEN, declared=True)
+    elif session.leaves:
         yield FileCheck(LEAVES_NAME, 0, end, "all leaves, they lead to the witnessed root")
     for segment in manifest.segments:
         open_ended = ", open-ended" if segment.outcome == "OPEN_ENDED" else ""

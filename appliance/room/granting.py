@@ -68,13 +68,15 @@ class Granting:
         room.need("storage", None)
         await self._send(desk, request, answer.present, answer.grants, answer.refused)
         if answer.complete and row["synced_at"] is None:
-            await self._confirm(desk, request.sid, row["manifest_sha256"], answer.total)
+            await self._confirm(desk, row, answer.total)
 
-    async def _confirm(self, desk: str, sid: str, manifest_sha256: str, objects: int) -> None:
-        room = self._room
+    async def _confirm(self, desk: str, asked: sqlite3.Row, objects: int) -> None:
+        room, sid, manifest_sha256 = self._room, asked["sid"], asked["manifest_sha256"]
 
         def work(connection: sqlite3.Connection) -> None:
-            if session_row(connection, sid)["synced_at"] is not None:
+            now = session_row(connection, sid)
+            # What was read back is what that release names; a later one is settled by the desk's next question.
+            if now["synced_at"] is not None or now["release"] != asked["release"]:
                 return
             connection.execute("UPDATE sessions SET synced_at = ? WHERE sid = ?", (room.now(), sid))
             order = ConfirmSynced(sid=sid, manifest_sha256=manifest_sha256, objects=objects)

@@ -47,10 +47,10 @@ class Released:
         return files
 
     def needed(self, offered: Iterable[str]) -> set[str]:
-        """Names of what has to be in the bucket; a file that may be absent only where it is `offered` after all."""
+        """Names of what has to be in the bucket; what may be absent, and leaves, only where they are `offered`."""
         absent = {name for name, file in self.damaged.items() if file.sha256 is None}
-        leaves = {LEAVES_NAME} if self.damaged else set()
-        return set(self.expected()) - (absent - set(offered)) | leaves
+        names = set(offered)
+        return set(self.expected()) - (absent - names) | (names & {LEAVES_NAME})
 
     def fits(self, offered: ObjectFacts) -> bool:
         """Whether these bytes may go under this name; the leaves' are proven by the root, their number stands."""

@@ -59,7 +59,7 @@ class ApproveBody(Strict):
 
 
 class ApproveDamagedBody(Strict):
-    """POST /api/sessions/<sid>/approve-damaged: the files, word for word as GET /api/desks/<desk> has them."""
+    """POST /api/sessions/<sid>/approve-damaged: some of the session's `damaged` in GET /api/room."""
 
     files: tuple[DamagedFile, ...] = Field(min_length=1, max_length=64)
 

@@ -208,6 +208,11 @@ class Sessions:
                 raise Refused("only a session that was approved and is not sent yet has such files", "")
             if not files or not said.issuperset(files):
                 raise Refused("the desk does not say this of its files", "reload the page")
+            body = json.loads(row["manifest"])["body"]
+            recorded = {entry["name"] for entry in (*body["segments"], *body["wraps"])}
+            for file in files:
+                if file.name not in recorded or (file.sha256 is None and file.size_bytes):
+                    raise Refused(f"{file.name} is no file that this session recorded", "look at its desk")
             before = read_release(bytes(row["release"]), room.keys.signing.public_key()).damaged
             named = {file.name: file for file in (*before, *files)}
             self._release(connection, by, row, tuple(named[name] for name in sorted(named)))

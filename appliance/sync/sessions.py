@@ -29,7 +29,7 @@ from appliance.store.ledger import Ledger, OrderedSession
 from appliance.store.view import GapRow, RecordingView, SessionRow, Totals
 from appliance.sync.certificate import Certificates, Republisher
 from appliance.sync.checkpoints import MAX_LEAVES, SessionLog, unwitnessed_span
-from appliance.sync.sender import PutDone, Sender, unfit
+from appliance.sync.sender import PutDone, Sender, Unfit, unfit
 from appliance.sync.status import SessionFacts
 from appliance.sync.trust import DeskTrust
 from appliance.sync.uploader import Change, Upload, session_files
@@ -64,6 +64,7 @@ class Sessions:
         certificates: Certificates,
         sender: Sender,
         publish: Publish,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._trust = trust
@@ -72,6 +73,7 @@ class Sessions:
         self._certificates = certificates
         self._sender = sender
         self._publish = publish
+        self._alive = alive
         self._republisher = Republisher()
         self._logs: dict[str, SessionLog] = {}
         self._uploads: dict[str, Upload] = {}
@@ -282,16 +284,17 @@ class Sessions:
                 "it is released, but its approval or manifest is gone from this desk"
             )
             return None
-        files = session_files(self._view, sid, approval, manifest)
+        files = session_files(self._view, sid, approval, manifest, self._alive)
         objects = [(item.facts.name, item.facts.size_bytes, item.facts.sha256) for item in files]
         self._ledger.set_uploads(sid, objects)
         # Looked at again at each start: somebody may have put the file right meanwhile.
         fitting = {item.facts.name: item for item in files}
-        looked_at = {
-            row.name: unfit(fitting[row.name].content, fitting[row.name].facts)
-            for row in self._ledger.uploads(sid)
-            if row.state == "quarantined" and row.name in fitting
-        }
+        looked_at: dict[str, Unfit | None] = {}
+        for row in self._ledger.uploads(sid):
+            if row.state == "quarantined" and row.name in fitting:
+                item = fitting[row.name]
+                looked_at[row.name] = item.problem or unfit(item.content, item.facts)
+                self._alive()
         set_aside = {name: problem for name, problem in looked_at.items() if problem}
         upload = Upload(self._config.room, self._config.desk, sid, self._policy(order), files, set_aside)
         self._keep(sid, [Change(name, "waiting") for name, problem in looked_at.items() if not problem])

@@ -7,7 +7,7 @@ says is set aside with its reason while the others go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,18 @@ class Change:
 
 
 def session_files(
-    view: RecordingView, sid: str, approval: Mapping[str, Any], manifest: bytes
+    view: RecordingView,
+    sid: str,
+    approval: Mapping[str, Any],
+    manifest: bytes,
+    alive: Callable[[], None] = lambda: None,
 ) -> list[UploadFile]:
     """Everything that goes to the storage: what the manifest names, the approval and the manifest itself.
 
     A file that the index no longer knows as the manifest does comes with its `problem`. One that was released as
     damaged comes as it was then, or as the manifest says; what may be absent and cannot be read is left out. With
-    such files go the session's leaves, so that the witnessed root can be computed without their records.
+    such files go the session's leaves, so that the witnessed root can be computed without their records. `alive` is
+    called after each file that had to be read.
     """
     body = json.loads(manifest)["body"]
     order = Release.model_validate(approval["body"]["order"])
@@ -84,6 +89,7 @@ def session_files(
         row, path = known.get(name, (None, view.layout.root / name))
         if name in damaged:
             files += _as_released(damaged[name], path, size_bytes, sha256)
+            alive()
             continue
         fits = (
             row is not None
@@ -93,10 +99,18 @@ def session_files(
         facts = ObjectFacts(
             name=name, size_bytes=size_bytes, sha256=sha256, md5=(row.md5 or "") if row else ""
         )
-        problem = None if fits else Unfit(_UNKNOWN, _found(name, path))
-        files.append(UploadFile(facts, path, problem))
-    if damaged:
-        files.append(_whole(LEAVES_NAME, b"".join(view.leaves(sid))))
+        if fits:
+            files.append(UploadFile(facts, path))
+            continue
+        found = _found(name, path)
+        alive()
+        right = found is not None and (found.size_bytes, found.sha256) == (size_bytes, sha256)
+        files.append(
+            UploadFile(found or facts, path) if right else UploadFile(facts, path, Unfit(_UNKNOWN, found))
+        )
+    leaves = view.leaves(sid) if damaged else []
+    if damaged and len(leaves) == body["leaves"]:
+        files.append(_whole(LEAVES_NAME, b"".join(leaves)))
     files.append(_whole(APPROVAL_NAME, canonical(dict(approval))))
     files.append(_whole(MANIFEST_NAME, manifest))
     return files
@@ -185,7 +199,9 @@ class Upload:
         self._asked_at = now
         # Goes on after a restart: the answer to a question of before it is none to this one.
         self._number = max(self._number + 1, now // 1_000_000)
-        wanted = [item.facts for name, item in self.files.items() if name not in self.set_aside]
+        # While a person has to decide about a file nothing may claim that the session is complete.
+        kept = {*self.set_aside, *([MANIFEST_NAME] if self.set_aside else [])}
+        wanted = [item.facts for name, item in self.files.items() if name not in kept]
         # What is still to be sent comes first, should a session have more files than a request holds.
         wanted.sort(key=lambda facts: facts.name in self.there)
         return GrantRequest(sid=self.sid, number=self._number, objects=tuple(wanted[:MAX_OBJECTS]))

@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from appliance.evidence.manifest import WrapEntry
 from appliance.policy import Strict
 from appliance.protocol import DamagedFile, Preflight, SessionPhase
 from appliance.room import views
@@ -49,11 +50,11 @@ class Open:
         self.kit.hear(desk, self.kit.status(desk, self.kit.report(sid)))
         return sid
 
-    def certify(self, desk: str, sid: str, complete: bool = True) -> None:
+    def certify(self, desk: str, sid: str, complete: bool = True, **manifest: Any) -> None:
         """Ended, and its certificate is there. The kit's manifest has no segment: by itself it has a gap."""
         self.decide(sid, "end")
         self.kit.hear(desk, self.kit.status(desk, self.kit.report(sid, SessionPhase.CERTIFIED)))
-        self.kit.certify(desk, sid)
+        self.kit.certify(desk, sid, **manifest)
         if complete:
             self.kit.room.database.transact(
                 lambda c: c.execute("UPDATE sessions SET complete = 1 WHERE sid = ?", (sid,)).rowcount
@@ -223,7 +224,8 @@ def test_start_all_and_end_all_say_how_many_and_why_not(room: Open, page: Page) 
 def test_what_a_desk_cannot_send_is_released_as_it_lies_there(room: Open, page: Page) -> None:
     """From the need on the dashboard to the button that came by itself; a colleague's page loses it again."""
     sid = room.begin("d1", "C-1")
-    room.certify("d1", sid)
+    names = ("0-video-1.evf", f"{sid}.0.log.evk")
+    room.certify("d1", sid, wraps=tuple(WrapEntry(name, "c" * 64, 900) for name in names))
     room.decide(sid, "approve")
     page.goto(room.url + "/end")
     button = page.get_by_role("button", name="Send as it is")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import Refused
-from appliance.evidence.manifest import Gap
+from appliance.evidence.manifest import Gap, WrapEntry
 from appliance.protocol import DamagedFile, Preflight, SessionPhase
 from appliance.room.accounts import Account, Role
 from appliance.room.commands import due
@@ -82,7 +82,8 @@ def test_what_a_desk_cannot_send_is_released_as_it_lies_there(kit: Kit) -> None:
     proctor, segment, wrap = kit.logged_in("proctor"), damaged("0-video-1.evf", "a"), damaged("k.evk", None)
     sid = start(proctor)
     end(kit, proctor, sid)
-    kit.certify("d1", sid)
+    names = ("0-video-0.evf", segment.name, wrap.name)
+    kit.certify("d1", sid, wraps=tuple(WrapEntry(name, "c" * 64, 900) for name in names))
 
     def tell(*files: DamagedFile) -> None:
         kit.hear("d1", kit.status("d1", kit.report(sid, SessionPhase.SYNCING, damaged=files)))
@@ -99,6 +100,10 @@ def test_what_a_desk_cannot_send_is_released_as_it_lies_there(kit: Kit) -> None:
     for wrong in (other_bytes, unknown, wrap):
         assert ask(wrong) == (409, "the desk does not say this of its files")
     assert ask()[0] in (400, 422)
+    for foreign in (damaged("manifest.json", None), damaged("9-video-0.evf", "a")):
+        tell(foreign)
+        assert ask(foreign) == (409, f"{foreign.name} is no file that this session recorded")
+    tell(segment)
     [shown] = proctor.get("/api/room").json()["sessions"]
     assert shown["damaged"] == [segment.model_dump()]
     assert ask(segment) == (200, "")

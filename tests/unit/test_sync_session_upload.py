@@ -96,7 +96,9 @@ def test_altered_and_missing_files_are_set_aside_and_the_others_go_on(setup: Set
     assert any("0-video-0.evf is set aside: was altered" in fault for fault in faults)
     assert any("evk is set aside: cannot be read" in fault for fault in faults)
     setup.restart()
-    assert {item.name for item in setup.request().objects} == {"approval.json", "manifest.json"}
+    assert {item.name for item in setup.request().objects} == {
+        "approval.json"
+    }  # nothing claims to be complete
 
 
 def spoil(setup: Setup, place: int = -1) -> bytes:
@@ -144,6 +146,27 @@ def test_what_is_damaged_is_told_and_leaves_as_it_lies_once_that_is_released(set
     done = ConfirmSynced(sid=SID, manifest_sha256=hashlib.sha256(manifest).hexdigest(), objects=4)
     assert not setup.node.take(done.model_copy(update={"objects": 3}))  # control
     assert setup.node.take(done)
+
+
+def test_what_was_released_as_gone_and_can_be_read_again_is_asked_about_anew(setup: Setup) -> None:
+    """The room would take the session for complete without it, and the desk would not."""
+    manifest = setup.release()
+    segment = setup.bench.view.layout.segment(SID, "0-video-0.evf")
+    data = segment.read_bytes()
+    segment.unlink()
+    setup.give(setup.grants(setup.request(), {"0-video-0.evf"}))
+    setup.node.finish_puts(1)
+    assert released_as_told(setup, manifest)
+    segment.write_bytes(data[:-1] + b"?")
+    setup.restart()
+    assert {item.name for item in setup.request().objects} == {
+        "approval.json", "leaves.bin", f"{SID}.0.media.evk",
+    }  # fmt: skip
+    (facts,) = setup.node.sessions.facts()
+    assert [file.sha256 is None for file in facts.damaged] == [False]
+    segment.unlink()
+    setup.restart()  # control: gone as released, and the manifest may go
+    assert "manifest.json" in {item.name for item in setup.request().objects}
 
 
 def test_a_restart_after_such_a_release_goes_on_with_it(setup: Setup) -> None:
