@@ -73,8 +73,9 @@ class Wanted:
         return self.size_bytes
 
     def may_be_absent(self, stored: StoredSession) -> bool:
-        """True when it was gone from the desk, and the storage has none either."""
-        return self.damaged is not None and self.damaged.sha256 is None and self.name not in stored.objects
+        """True when it was gone from the desk, and the storage has none either, or none of its size."""
+        gone = self.damaged is not None and self.damaged.sha256 is None
+        return gone and stored.objects.get(self.name) != self.size_bytes
 
 
 @dataclass(frozen=True)

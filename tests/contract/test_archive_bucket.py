@@ -303,7 +303,20 @@ def test_damaged_object_is_missed_unless_it_was_released_as_gone(
     assert f"{name} is missing in the storage" in said
 
 
-@pytest.mark.parametrize("name", [DAMAGED, GONE, SHORT])
+def test_what_was_sent_of_a_file_before_it_was_gone_is_left_in_the_storage(
+    damaged: Built, server: tuple[str, Path], tmp_path: Path
+) -> None:
+    """Nobody released these bytes; they must not shut what was."""
+    release_damaged(damaged, server, DAMAGED, GONE, SHORT)
+    whole = before_damage(damaged)[GONE]
+    for other in (whole[:-1] + b"x", whole[:-7], b"", whole + b"more"):
+        in_bucket(server, GONE).write_bytes(other)
+        pulled = run(damaged, "pull", SID, "--out", tmp_path / "pulled")
+        assert pulled.exit_code == 0, pulled.exception
+        assert not (tmp_path / "pulled" / SID / "segments" / GONE).exists()
+
+
+@pytest.mark.parametrize("name", [DAMAGED, SHORT])
 def test_object_that_is_neither_the_manifests_nor_the_releases(
     damaged: Built, server: tuple[str, Path], tmp_path: Path, name: str
 ) -> None:
