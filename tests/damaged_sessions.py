@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.evf.canonical import canonical
+from appliance.evf.scan import scan_segment
 from appliance.evf.signed import sign_document
 from appliance.protocol import COMMAND_PURPOSE
 from tests.altered_sessions import cut, order
-from tests.sessions import SID, Built, Room
+from tests.sessions import SID, Built, Plan, Room, build_session, observation
 
 FIRST, SECOND, LAST, LOG_FILE = "0-video-0.evf", "0-video-1.evf", "1-video-1.evf", "0-log-0.evf"
 ALL = (FIRST, SECOND, "1-video-0.evf", LAST, LOG_FILE, "1-log-0.evf")  # segments
@@ -26,7 +28,23 @@ RELEASED = "released so by m.jansen at 2026-11-22T12:10:04.000Z"
 DAMAGED = f"damaged on the desk before it was sent, {RELEASED}"
 GONE = f"gone from the desk before the rest was sent, {RELEASED}"
 
+PLAN = Plan(
+    observations=tuple(observation(number, "head_turned_away", number, number + 1) for number in range(1, 5))
+)
+DAMAGED_GAP, GONE_GAP = "file damaged on the desk, what is left of it opens", "file gone from the desk"
+ROOT = "the root that the room witnessed cannot be computed"
+
 Item = dict[str, Any]
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Built:
+    return build_session(tmp_path, PLAN)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "exam.mp4"
 
 
 def place(built: Built, name: str) -> Path:
@@ -261,3 +279,18 @@ MALFORMED: dict[str, Callable[[Item], Any]] = {
     "twice": lambda item: [item, item],
     "twice, once as gone": lambda item: [item, item | {"size_bytes": 0, "sha256": None}],
 }
+
+
+def inside(built: Built, name: str, record: int) -> int:
+    """A byte in the sealed part of a record of the undamaged file."""
+    with place(built, name).open("rb") as stream:
+        found = scan_segment(stream).records[record]
+    return found.offset_bytes + found.length_bytes // 2
+
+
+def film_without(built: Built, *seconds: int) -> bytes:
+    film = built.film.read_bytes()
+    for second in seconds:
+        assert film.count(PLAN.fragment(second)) == 1
+        film = film.replace(PLAN.fragment(second), b"")
+    return film

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from appliance.archive.observations import ObservationLog
 from appliance.archive.session import LOG_TRACK, LocalSession
-from appliance.archive.session_records import Keys, Reading, track_segments
+from appliance.archive.session_records import REPORT_BUG, Keys, Reading, track_segments
 from appliance.archive.trust import Trust
 from appliance.errors import BadInput, EvidenceBroken, NotTrusted
 from appliance.evf.errors import EvfError, NotARecipient
@@ -30,7 +30,6 @@ from appliance.protocol import ObservationReport
 from appliance.reading import read_file
 from appliance.timecode import clock_text
 
-_REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
 _NOTHING_LEFT = "ask the test centre whether the desk's disk still holds another copy"
 
 
@@ -63,11 +62,11 @@ class SessionKeys:
         try:
             context, _ = read_wrap(evk, self._session.device_key)
         except EvfError as error:
-            raise EvidenceBroken(f"{name}: {error}", error.hint or _REPORT_BUG) from error
+            raise EvidenceBroken(f"{name}: {error}", error.hint or REPORT_BUG) from error
         said = (context.sid, context.institution, context.policy_id, context.retain_until)
         if said != (manifest.sid, manifest.institution, manifest.policy_id, manifest.retain_until):
             raise EvidenceBroken(
-                f"{name} belongs to another session, institution, policy or retention date", _REPORT_BUG
+                f"{name} belongs to another session, institution, policy or retention date", REPORT_BUG
             )
         return context
 
@@ -83,7 +82,7 @@ class SessionKeys:
         if newest is not None and (name is None or self._representative.kid in newest.kids):
             return unwrap_again(newest, epoch, cls, self._representative, self._trust)
         if name is None:
-            raise EvidenceBroken(f"no wrapped key for epoch {epoch}, class {cls}", _REPORT_BUG)
+            raise EvidenceBroken(f"no wrapped key for epoch {epoch}, class {cls}", REPORT_BUG)
         evk = read_file(self._session.path(name), MAX_WRAP_BYTES)
         return unwrap(name, evk, self._representative, self._trust, self._session)
 
@@ -151,7 +150,7 @@ class Film:
         if record.kind is RecordKind.INIT:
             self._begin(name, record.plaintext)
         elif record.kind is not RecordKind.FRAGMENT:
-            raise EvidenceBroken(f"{name} holds a record that is no video", _REPORT_BUG)
+            raise EvidenceBroken(f"{name} holds a record that is no video", REPORT_BUG)
         elif self._init is None:
             self._waiting.append(record)
         else:
@@ -171,7 +170,7 @@ class Film:
         elif init != self._init:
             raise EvidenceBroken(
                 f"{name} begins with other picture settings than the first segment; one film cannot hold both",
-                _REPORT_BUG,
+                REPORT_BUG,
             )
 
     def _write(self, record: Record) -> None:
@@ -195,7 +194,7 @@ def write_video(
     if film.waits:
         reading.notes.append("no segment's init opens, and without one there is no film")
     if film.waits or (reading.notes and not film.fragments):
-        hint = _NOTHING_LEFT if session.damaged else _REPORT_BUG
+        hint = _NOTHING_LEFT if session.damaged else REPORT_BUG
         raise EvidenceBroken(f"no fragment can be shown: {'; '.join(reading.notes)}", hint)
     return OpenedVideo(film.fragments, reading.until_90k, (*reading.notes, *video_notes(session)))
 
@@ -248,7 +247,7 @@ def write_lone_segment(path: Path, keys: Keys, out: BinaryIO, on_bytes: Callable
             film.add(path.name, record)
             on_bytes(record.length_bytes)
     if film.waits:
-        raise EvidenceBroken(f"{path.name} has a fragment before any init", _REPORT_BUG)
+        raise EvidenceBroken(f"{path.name} has a fragment before any init", REPORT_BUG)
     if reader.outcome is Outcome.CORRUPT or not film.fragments:
         raise EvidenceBroken(
             f"{path.name} is broken after {clock_text(film.last_90k)}: {reader.reason or 'it holds no fragment'}",

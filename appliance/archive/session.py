@@ -143,11 +143,8 @@ class LocalSession:
     @property
     def rooted(self) -> bool:
         """The root which the room witnessed can be computed: every segment is whole, or all leaves are there."""
-        if self.leaves and not self.cuts:
-            return True
-        return not any(
-            entry.name in self.cuts or entry.name in self.damaged for entry in self.manifest.segments
-        )
+        whole = not any(entry.name in self.damaged for entry in self.manifest.segments)
+        return not self.cuts and (whole or bool(self.leaves))
 
     @property
     def completeness(self) -> Completeness:

@@ -18,7 +18,7 @@ from appliance.evidence.manifest import SegmentEntry, header_problem, leaf_indic
 from appliance.store.salvage_scan import examine_segment
 from appliance.timecode import span_text
 
-_REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
+REPORT_BUG = "the files are as the desk signed them; report this as a bug of the desk's software"
 
 
 class Keys(Protocol):
@@ -114,5 +114,5 @@ def _records(session: LocalSession, entry: SegmentEntry, keys: Keys) -> Iterable
         raise EvidenceBroken(
             f"{entry.name} ({span_text(entry.start_90k, entry.end_90k)} of the session): "
             f"{reader.reason or 'it ends otherwise than its manifest says'}",
-            "the file was cut and altered; pull the session again" if cut else _REPORT_BUG,
+            "the file was cut and altered; pull the session again" if cut else REPORT_BUG,
         )

@@ -14,7 +14,15 @@ from appliance.errors import BadInput, EvidenceBroken
 from appliance.evf.wraps import wrap_name
 from appliance.evidence.completeness import keyless
 from appliance.evidence.cut import Cut
-from appliance.evidence.manifest import LEAVES_NAME, FileState, Finding, OpenedSegment, verify_session
+from appliance.evidence.manifest import (
+    DAMAGED,
+    GONE,
+    LEAVES_NAME,
+    FileState,
+    Finding,
+    OpenedSegment,
+    verify_session,
+)
 from appliance.protocol import APPROVAL_NAME, MANIFEST_NAME, DamagedFile
 from appliance.timecode import clock_text, span_text
 
@@ -150,9 +158,8 @@ def damaged(session: LocalSession, checks: Iterable[FileCheck]) -> dict[str, Dam
 
 def damaged_words(session: LocalSession) -> list[str]:
     """What to know of each file that left the desk damaged, or not at all."""
-    gone, spoilt = "gone from the desk before the rest was sent", "damaged on the desk before it was sent"
     return [
-        f"{name} was {gone if file.sha256 is None else spoilt}, {_released_by(session)}"
+        f"{name} was {GONE if file.sha256 is None else DAMAGED}, {_released_by(session)}"
         for name, file in session.damaged.items()
     ]
 

@@ -42,6 +42,8 @@ from appliance.evidence.session import (
 )
 
 __all__ = [
+    "DAMAGED",
+    "GONE",
     "LEAVES_NAME",
     "Cut",
     "EventLeaf",
@@ -67,6 +69,8 @@ MANIFEST_NAME = "manifest.json"
 # Beside damaged files: all leaves of the session, 32 bytes each. The root proves them, so that nobody has to sign them.
 LEAVES_NAME = "leaves.bin"
 MAX_MANIFEST_BYTES = 64 * 2**20
+# What happened to a file that a release lets be another than the manifest's.
+DAMAGED, GONE = "damaged on the desk before it was sent", "gone from the desk before the rest was sent"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -358,12 +362,7 @@ def _check_bytes(
         return "", False
     gone = state.sha256 is None
     if state == released.get(entry.name):
-        return (
-            "gone from the desk before the rest was sent"
-            if gone
-            else "damaged on the desk before it was sent",
-            True,
-        )
+        return GONE if gone else DAMAGED, True
     if gone:
         return "file is missing", False
     if state.size_bytes != entry.size_bytes:

@@ -168,6 +168,14 @@ def test_control_a_healthy_bucket_takes_each_file_at_once(
         assert set(storage.stored.values()) == {1}
 
 
+def spoil(path: Path) -> bytes:
+    """One bit on the desk's disk; the file as it is then."""
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    return bytes(data)
+
+
 def test_one_altered_file_is_set_aside_named_and_not_sent(
     storage: MisbehavingStorage, rclone: S3Server, tmp_path: Path
 ) -> None:
@@ -175,7 +183,7 @@ def test_one_altered_file_is_set_aside_named_and_not_sent(
     with certified(tmp_path, storage, rclone) as (room, node, sid):
         segment = node.view.layout.segment(sid, "0-video-1.evf")
         whole = segment.read_bytes()
-        segment.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+        spoil(segment)
         approve(room, sid)
         words = f"a file of session {sid[:8]} cannot be sent, 0-video-1.evf: was altered"
         room.pump("the file and the session", lambda: words in room.needs(), pace=30)
@@ -203,10 +211,7 @@ def test_an_altered_file_leaves_as_it_lies_once_a_person_lets_it(
 ) -> None:
     """No session stays on its desk for ever because a bit fell over on the disk; what that took is named for good."""
     with certified(tmp_path, storage, rclone) as (room, node, sid):
-        segment = node.view.layout.segment(sid, "0-video-1.evf")
-        whole = segment.read_bytes()
-        spoilt = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
-        segment.write_bytes(spoilt)
+        spoilt = spoil(node.view.layout.segment(sid, "0-video-1.evf"))
         approve(room, sid)
         room.pump("told", lambda: bool(room.page.session(sid)["damaged"]), pace=30)
         room.page.post(f"/api/sessions/{sid}/approve-damaged", {"files": room.page.session(sid)["damaged"]})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from appliance.archive.cli import app
 from appliance.archive.opening import SessionKeys
 from appliance.archive.opening_key import load_representative
 from appliance.archive.session import LocalSession
@@ -21,6 +18,7 @@ from appliance.archive.verify import check_files, cuts, require_unaltered
 from appliance.config import ArchiveConfig, load_config
 from appliance.errors import EvidenceBroken
 from appliance.evf.scan import scan_segment
+from tests.archive_commands import opened, refused, run, verify
 from tests.sessions import GAP_CAUSE, PASSPHRASE, Built, Plan, build_session, observation
 
 LOG = tuple(observation(number, "head_turned_away", number, number + 1) for number in range(1, 5))
@@ -52,30 +50,6 @@ def flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
-
-
-def run(built: Built, command: str, *more: str | Path) -> Result:
-    return CliRunner().invoke(app, built.arguments(command, *more))
-
-
-def opened(built: Built, out: Path) -> tuple[str, dict[str, list[dict[str, object]]]]:
-    events = out.with_name("events.json")
-    result = run(built, "open", "--out", out, "--events", events)
-    assert result.exit_code == 0, result.exception
-    return result.stdout, json.loads(events.read_text())
-
-
-def refused(built: Built, out: Path) -> str:
-    result = run(built, "open", "--out", out)
-    assert isinstance(result.exception, EvidenceBroken), result.output
-    assert result.exception.hint
-    assert not out.exists()
-    assert not list(out.parent.glob(".*.part"))
-    return str(result.exception)
-
-
-def verify(built: Built) -> Result:
-    return CliRunner().invoke(app, ["verify", str(built.folder), "--config", str(built.config)])
 
 
 def film_without(built: Built, *seconds: int) -> bytes:

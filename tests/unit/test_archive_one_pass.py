@@ -94,7 +94,7 @@ def test_who_holds_the_key_cannot_seal_another_film(tmp_path: Path, created: str
     """Records sealed anew under the segment's own key, and a header with another time: the witnessed root refuses."""
     built = build_session(tmp_path)
     opened, path = Opened(built), built.segment("0-video-0.evf")
-    forged = _sealed_anew(path, opened.keys, created)
+    forged = sealed_anew(path, opened.keys, created)
     reader = SegmentReader(io.BytesIO(forged), opened.keys.secret_for)
     assert len(list(reader)) == 4
     assert reader.outcome is Outcome.CLOSED
@@ -143,7 +143,7 @@ def test_full_disk_is_named(tmp_path: Path) -> None:
         write_whole_video(opened.session, opened.keys, stream, tmp_path / "out.mp4", lambda _count: None)
 
 
-def _sealed_anew(path: Path, keys: SessionKeys, created: str) -> bytes:
+def sealed_anew(path: Path, keys: SessionKeys, created: str) -> bytes:
     """The segment with its last fragment replaced, as somebody with S(seg) can write it."""
     data = path.read_bytes()
     header = Header.decode(read_prefix(io.BytesIO(data))[0])

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from appliance.archive.cli import app
 from appliance.errors import EvidenceBroken
 from appliance.evf.scan import scan_segment
 from appliance.evidence.manifest import LEAVES_NAME, leaf_indices
 from appliance.evidence.merkle import event_leaf
 from tests.altered_sessions import renew
+from tests.archive_commands import run, verify
 from tests.both_verifiers import VERIFIER, arguments, built
 from tests.damaged_sessions import DAMAGES, FIRST, LAST, flip, permit, place
 from tests.sessions import Built
-from tests.unit.test_archive_one_pass import Opened, _sealed_anew
+from tests.unit.test_archive_one_pass import Opened, sealed_anew
 
 __all__ = ["built"]
 
@@ -35,12 +36,8 @@ def give(built: Built, leaves: bytes) -> None:
     (built.folder / LEAVES_NAME).write_bytes(leaves)
 
 
-def product(built: Built) -> Result:
-    return CliRunner().invoke(app, ["verify", str(built.folder), "--config", str(built.config)])
-
-
 def opened(built: Built, out: Path) -> Result:
-    return CliRunner().invoke(app, built.arguments("open", "--out", out))
+    return run(built, "open", "--out", out)
 
 
 def lines(output: str, state: str) -> list[str]:
@@ -63,7 +60,7 @@ def test_the_root_holds_beside_damage(built: Built, kind: str, capsys: pytest.Ca
     assert len(lines(said, "lost")) == len(damage.names)
     assert not lines(said, "broken")
     assert any("witnessed root" in line and "lead to it" in line for line in lines(said, "ok"))
-    verified = product(built)
+    verified = verify(built)
     assert isinstance(verified.exception, EvidenceBroken)
     assert len(lines(verified.output, "lost")) == len(damage.names)
     assert not lines(verified.output, "broken")
@@ -95,10 +92,10 @@ def test_damage_is_no_cover_for_another_segment(
     flip(built, FIRST)
     permit(built, FIRST)
     assert not lines(alone(built, capsys), "broken")  # control: without any leaves nobody can tell
-    assert not lines(product(built).output, "broken")
+    assert not lines(verify(built).output, "broken")
     give(built, leaves)
     state = "lost" if own else "broken"
-    verified = product(built)
+    verified = verify(built)
     assert isinstance(verified.exception, EvidenceBroken)
     for output in (alone(built, capsys), verified.output + str(verified.exception)):
         assert "witnessed root" in output
@@ -109,7 +106,7 @@ def test_damage_is_no_cover_for_another_segment(
 def test_of_a_damaged_segment_only_what_was_witnessed_is_in_the_film(built: Built, tmp_path: Path) -> None:
     """Who holds the segment's key seals its last fragment anew, and has the file released as damaged."""
     leaves, film = leaves_of(built), built.film.read_bytes()
-    forged = _sealed_anew(place(built, FIRST), Opened(built).keys, "2026-11-22T09:00:00.000Z")
+    forged = sealed_anew(place(built, FIRST), Opened(built).keys, "2026-11-22T09:00:00.000Z")
     place(built, FIRST).write_bytes(forged)
     permit(built, FIRST)
     assert opened(built, tmp_path / "without.mp4").exit_code == 0
@@ -128,13 +125,13 @@ def test_of_a_damaged_segment_only_what_was_witnessed_is_in_the_film(built: Buil
     ids=["short", "long", "a bit"],
 )
 def test_leaves_that_do_not_lead_to_the_root_prove_nothing_and_shut_nothing(
-    built: Built, wrong: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: Built, wrong: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leaves = leaves_of(built)
     flip(built, FIRST)
     permit(built, FIRST)
-    give(built, wrong(leaves))  # type: ignore[operator]
-    for said in (alone(built, capsys), product(built).output):
+    give(built, wrong(leaves))
+    for said in (alone(built, capsys), verify(built).output):
         assert any(LEAVES_NAME in line for line in lines(said, "lost"))
         assert not lines(said, "broken")
     film = opened(built, tmp_path / "exam.mp4")
@@ -147,4 +144,4 @@ def test_beside_a_whole_session_they_are_a_file_that_nobody_named(
 ) -> None:
     give(built, leaves_of(built))
     assert any("not named in the manifest" in line for line in lines(alone(built, capsys), "broken"))
-    assert "not named in the manifest" in str(product(built).exception)
+    assert "not named in the manifest" in str(verify(built).exception)
