@@ -38,6 +38,7 @@ MAX_ANSWER_TIMEOUT_S = 60.0  # a controller whose storage is away does not answe
 FIRST_WAIT_S = 1.0
 MAX_WAIT_S = 60.0
 _UNKNOWN = "is missing, or the index says another digest"
+_OTHER = "is not as it was when it was released as damaged"
 # After an alarm somebody has to look; asking more often would only fill the storage's log.
 ALARM_WAIT_S = 60.0
 
@@ -87,10 +88,6 @@ def session_files(
     for entry in (*body["segments"], *body["wraps"]):
         name, size_bytes, sha256 = entry["name"], entry["size_bytes"], entry["sha256"]
         row, path = known.get(name, (None, view.layout.root / name))
-        if name in damaged:
-            files += _as_released(damaged[name], path, size_bytes, sha256)
-            alive()
-            continue
         fits = (
             row is not None
             and (row.size_bytes, row.sha256) == (size_bytes, sha256)
@@ -99,15 +96,11 @@ def session_files(
         facts = ObjectFacts(
             name=name, size_bytes=size_bytes, sha256=sha256, md5=(row.md5 or "") if row else ""
         )
-        if fits:
+        if fits and name not in damaged:
             files.append(UploadFile(facts, path))
-            continue
-        found = _found(name, path)
-        alive()
-        right = found is not None and (found.size_bytes, found.sha256) == (size_bytes, sha256)
-        files.append(
-            UploadFile(found or facts, path) if right else UploadFile(facts, path, Unfit(_UNKNOWN, found))
-        )
+        else:
+            files += _looked_at(facts, path, damaged.get(name))
+            alive()
     leaves = view.leaves(sid) if damaged else []
     if damaged and len(leaves) == body["leaves"]:
         files.append(_whole(LEAVES_NAME, b"".join(leaves)))
@@ -116,17 +109,15 @@ def session_files(
     return files
 
 
-def _as_released(damaged: DamagedFile, path: Path, size_bytes: int, sha256: str) -> list[UploadFile]:
-    found = _found(damaged.name, path)
-    if found is None and damaged.sha256 is None:
+def _looked_at(recorded: ObjectFacts, path: Path, damaged: DamagedFile | None) -> list[UploadFile]:
+    """The file as it lies here, if it may leave like that; none if it may be absent and cannot be read."""
+    found = _found(recorded.name, path)
+    if found is None and damaged is not None and damaged.sha256 is None:
         return []
-    if found and (found.size_bytes, found.sha256) in (
-        (size_bytes, sha256),
-        (damaged.size_bytes, damaged.sha256),
-    ):
+    may_be = [(file.size_bytes, file.sha256) for file in (recorded, damaged) if file is not None]
+    if found is not None and (found.size_bytes, found.sha256) in may_be:
         return [UploadFile(found, path)]
-    recorded = ObjectFacts(name=damaged.name, size_bytes=size_bytes, sha256=sha256, md5="")
-    return [UploadFile(recorded, path, Unfit("is not as it was when it was released as damaged", found))]
+    return [UploadFile(recorded, path, Unfit(_UNKNOWN if damaged is None else _OTHER, found))]
 
 
 def _found(name: str, path: Path) -> ObjectFacts | None:
