@@ -186,7 +186,8 @@ def test_replaced_object_is_named_and_the_rest_is_kept(
     stored: Built, server: tuple[str, Path], tmp_path: Path
 ) -> None:
     path = in_bucket(server, "1-video-0.evf")
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     said = failed(run(stored, "pull", SID, "--out", tmp_path / "pulled"), EvidenceBroken)
     assert said.startswith("1-video-0.evf (00:00:42-00:00:48 of the session): the storage's copy is not what")
     names = {path.name for path in (tmp_path / "pulled" / SID / "segments").iterdir()}
@@ -309,7 +310,7 @@ def test_what_was_sent_of_a_file_before_it_was_gone_is_left_in_the_storage(
     """Nobody released these bytes; they must not shut what was."""
     release_damaged(damaged, server, DAMAGED, GONE, SHORT)
     whole = before_damage(damaged)[GONE]
-    for other in (whole[:-1] + b"x", whole[:-7], b"", whole + b"more"):
+    for other in (whole[:-1] + bytes([whole[-1] ^ 2]), whole[:-7], b"", whole + b"more"):
         in_bucket(server, GONE).write_bytes(other)
         pulled = run(damaged, "pull", SID, "--out", tmp_path / "pulled")
         assert pulled.exit_code == 0, pulled.exception
@@ -322,7 +323,7 @@ def test_object_that_is_neither_the_manifests_nor_the_releases(
 ) -> None:
     release_damaged(damaged, server, DAMAGED, GONE, SHORT)
     whole = before_damage(damaged)[name]
-    for other in (whole[:-1] + b"x", whole[:-7], b"", whole + b"more"):
+    for other in (whole[:-1] + bytes([whole[-1] ^ 2]), whole[:-7], b"", whole + b"more"):
         in_bucket(server, name).write_bytes(other)
         said = failed(run(damaged, "pull", SID, "--out", tmp_path / "pulled"), EvidenceBroken)
         assert said.startswith(f"{name} (00:00:")

@@ -162,7 +162,8 @@ def test_runs_without_the_product(built: Built, tmp_path: Path) -> None:
 
     assert run(arguments(built)) == (0, "session is whole: 00:00:00-00:00:54")
     path = built.segment("1-video-0.evf")
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     code, last = run(arguments(built))
     assert code == 1
     assert last.startswith(
